@@ -1,0 +1,1 @@
+"""CycleGAN, to be read: models, losses, data, the step, the loop, the scores."""

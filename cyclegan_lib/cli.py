@@ -1,0 +1,31 @@
+"""What every command here does with a mistake: one line that says what to do, exit code 2."""
+
+import argparse
+from contextlib import contextmanager
+
+
+class UserError(ValueError):
+    """Something that the user can mend; its text names the culprit and says how.
+
+    Several culprits stand on a line each.
+    """
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` that shows defaults in its help and leaves the usage out of errors."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message):
+        self.exit(2, "".join(f"error: {line}\n" for line in message.splitlines()))
+
+    @contextmanager
+    def one_line_errors(self):
+        """Turn a `UserError`, or a file that cannot be read or written, into that one line."""
+        try:
+            yield
+        except UserError as error:
+            self.error(str(error))
+        except OSError as error:
+            self.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))

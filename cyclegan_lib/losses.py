@@ -1,0 +1,80 @@
+"""Who is pushed where: the adversarial, the cycle and the identity loss, and the buffer."""
+
+import random
+
+import torch
+import torch.nn.functional as F
+
+GAN_MODES = ("lsgan", "vanilla")
+
+
+def adversarial_loss(scores, is_real, gan_mode="lsgan"):
+    """How far discriminator scores are from saying "real" (or "fake"): a mean over patches.
+
+    Args:
+        scores: raw scores, any shape.
+        is_real: what they should say: True → 1, False → 0.
+        gan_mode: "lsgan", the mean of (score − target)² (the paper, section 4), or
+            "vanilla", the cross-entropy of sigmoid(score) (its equation 1).
+    """
+    scores = scores.float()
+    target = torch.full_like(scores, float(is_real))
+    if gan_mode == "lsgan":
+        return F.mse_loss(scores, target)
+    if gan_mode == "vanilla":
+        return F.binary_cross_entropy_with_logits(scores, target)
+    raise ValueError(f"gan_mode must be one of {', '.join(GAN_MODES)}, not {gan_mode!r}")
+
+
+def cycle_loss(reconstructed, real):
+    """Mean |rec − real| (the paper, equation 2): there and back again should change nothing."""
+    return F.l1_loss(reconstructed.float(), real)
+
+
+def identity_loss(identity, real):
+    """Mean |idt − real| (the paper, section 5.2): what is B already should stay as it is."""
+    return F.l1_loss(identity.float(), real)
+
+
+class FakeImageBuffer:
+    """Past fakes for the discriminator, so that it does not forget them (Shrivastava et al., 2017).
+
+    Until it is full, every new picture is stored and returned. Then each new picture is, with
+    probability ½, returned at once; else it takes the place of a random stored one, which is
+    returned. Source: `util/image_pool.py` of the official code.
+
+    Args:
+        size: pictures kept; 50 in the paper, 0 for no buffer.
+        seed: of its own random numbers.
+    """
+
+    def __init__(self, size=50, seed=0):
+        self.size = size
+        self.pictures = []
+        self.rng = random.Random(seed)
+
+    def __call__(self, fakes):
+        """Fakes (N, C, H, W) → as many pictures, old and new, detached."""
+        return torch.stack([self._swap(fake) for fake in fakes.detach()])
+
+    def _swap(self, fake):
+        if len(self.pictures) < self.size:
+            self.pictures.append(fake)
+            return fake
+        if self.size == 0 or self.rng.random() < 0.5:
+            return fake
+        i = self.rng.randrange(self.size)
+        old, self.pictures[i] = self.pictures[i], fake
+        return old
+
+    def state_dict(self):
+        """The stored pictures, stacked, and the random state, as a JSON-able list."""
+        version, numbers, gauss = self.rng.getstate()
+        pictures = torch.stack(self.pictures) if self.pictures else torch.empty(0)
+        return {"pictures": pictures, "rng": [version, list(numbers), gauss]}
+
+    def load_state_dict(self, state):
+        """Go on exactly where `state_dict` was taken."""
+        self.pictures = list(state["pictures"])
+        version, numbers, gauss = state["rng"]
+        self.rng.setstate((version, tuple(numbers), gauss))

@@ -1,0 +1,359 @@
+"""water2wine, drawn: a scene is a few numbers, and the numbers become a picture.
+
+Photographs cannot say what the right translation would have been. A drawing can: the
+same scene with the other liquid is its *counterfactual*, and every picture here has one.
+
+    scene = sample_scene(np.random.default_rng(0), "water")
+    picture, liquid_mask, glass_mask = render(scene, 64)
+    wine_picture, _, _ = render(counterfactual(scene), 64)
+"""
+
+import colorsys
+import json
+import math
+import os
+import shutil
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from cyclegan_lib.cli import Parser, UserError
+
+LIQUIDS = ("water", "wine")
+GLASSES = ("tumbler", "wineglass")
+SPLITS = {"trainA": "water", "trainB": "wine", "testA": "water", "testB": "wine"}
+
+TILT = 0.14  # circles are drawn as ellipses this flat: the camera looks slightly down
+SUPERSAMPLING = 2  # on top of the analytic edges, for lines thinner than a pixel
+WATER, WATER_SURFACE = np.array([0.66, 0.85, 0.97]), np.array([0.86, 0.95, 1.00])
+WINE, WINE_THIN = np.array([0.30, 0.01, 0.07]), np.array([0.66, 0.06, 0.17])
+WHITE, BLACK = np.ones(3), np.zeros(3)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything that is in a picture. Lengths are fractions of its side, y points down.
+
+    Colours are RGB in [0, 1]. `light` is the side the light comes from: -1 left, +1 right.
+    """
+
+    liquid: str
+    glass: str
+    fill: float  # 0: empty, 1: to the rim
+    x: float  # the glass's axis
+    foot_y: float  # where it stands
+    height: float
+    radius: float  # as a share of the height, at the widest point
+    background_top: tuple
+    background_bottom: tuple
+    table: tuple
+    table_y: float  # where the table meets the wall
+    light: int
+    highlight: float  # strength of the reflections, 0 to 1
+
+
+def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
+    """Draw a random scene holding `liquid`.
+
+    Args:
+        rng: a `numpy.random.Generator`.
+        liquid: "water" or "wine".
+        confounding: probability that the background follows the liquid, light behind
+            water and dark behind wine. 0.5: independent of it; 1.0: always.
+        glass_confounding: the same for the glass, a tumbler for water and a wineglass
+            for wine. None: as `confounding`.
+
+    Raises:
+        UserError: for an unknown liquid or a probability outside [0, 1].
+    """
+    if glass_confounding is None:
+        glass_confounding = confounding
+    if liquid not in LIQUIDS:
+        raise UserError(f"liquid must be one of {', '.join(LIQUIDS)}, not {liquid!r}")
+    for name, value in [("confounding", confounding), ("glass_confounding", glass_confounding)]:
+        if not 0 <= value <= 1:
+            raise UserError(f"{name} is a probability, so 0 to 1, not {value}")
+    is_water = liquid == "water"
+    light_background = is_water == (rng.random() < confounding)
+    tumbler = is_water == (rng.random() < glass_confounding)
+    uniform = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
+
+    hue = uniform(0, 1)
+    if light_background:
+        saturation, value = uniform(0.02, 0.20), uniform(0.66, 0.96)
+    else:
+        saturation, value = uniform(0.15, 0.55), uniform(0.08, 0.34)
+    top = colorsys.hsv_to_rgb(hue, saturation, value)
+    fade = uniform(0.75, 1.15)
+    bottom = tuple(min(1.0, channel * fade) for channel in top)
+    wood = rng.random() < 0.5
+    table_hue, table_saturation = (0.075, 0.55) if wood else (0.60, 0.08)
+    table = colorsys.hsv_to_rgb(table_hue, table_saturation, uniform(0.30, 0.62))
+    return Scene(
+        liquid=liquid,
+        glass="tumbler" if tumbler else "wineglass",
+        fill=uniform(0.45, 0.85),
+        x=uniform(0.34, 0.66),
+        foot_y=uniform(0.85, 0.92),
+        height=uniform(0.46, 0.60) if tumbler else uniform(0.58, 0.74),
+        radius=uniform(0.30, 0.36) if tumbler else uniform(0.25, 0.30),
+        background_top=top,
+        background_bottom=bottom,
+        table=table,
+        table_y=uniform(0.66, 0.78),
+        light=-1 if rng.random() < 0.5 else 1,
+        highlight=uniform(0.7, 1.0),
+    )
+
+
+def counterfactual(scene):
+    """The same scene with the other liquid and nothing else changed."""
+    return replace(scene, liquid=LIQUIDS[1 - LIQUIDS.index(scene.liquid)])
+
+
+def render(scene, size=64):
+    """Draw a scene.
+
+    Returns:
+        picture: float tensor (3, size, size) in [-1, 1].
+        liquid_mask: (1, size, size) in [0, 1], the share of each pixel that liquid covers.
+            Outside it a scene and its counterfactual are the same, bit for bit.
+        glass_mask: (1, size, size) in [0, 1], the glass with all that it holds.
+    """
+    canvas = _Canvas(size * SUPERSAMPLING)
+    glass = _Glass(canvas, scene)
+    _draw_room(canvas, scene)
+    room = canvas.colour.copy()
+    canvas.paint(WHITE, 0.07 * glass.mask)
+    liquid_mask = _draw_liquid(canvas, scene, room, glass)
+    _draw_glass(canvas, scene, room, glass)
+
+    def shrink(values):
+        n = SUPERSAMPLING
+        values = values.reshape(size, n, size, n, -1).mean(axis=(1, 3))
+        return torch.from_numpy(values.transpose(2, 0, 1).copy())
+
+    return shrink(canvas.colour) * 2 - 1, shrink(liquid_mask), shrink(glass.mask)
+
+
+class _Canvas:
+    """An RGB picture to paint on. Its coordinates, 0 to 1, are a row x and a column y."""
+
+    def __init__(self, pixels):
+        centres = (np.arange(pixels, dtype=np.float32) + 0.5) / pixels
+        self.x, self.y = centres[None, :], centres[:, None]
+        self.pixel = 1 / pixels
+        self.colour = np.zeros((pixels, pixels, 3), np.float32)
+
+    def paint(self, colour, opacity):
+        """Lay a colour over what is there, where `opacity` (pixels, pixels) says."""
+        self.colour += opacity[..., None].astype(np.float32) * (colour - self.colour)
+
+    def cover(self, distance):
+        """Signed distance to an edge (inside is negative) → share of the pixel covered."""
+        return np.clip(0.5 - distance / self.pixel, 0, 1)
+
+    def line(self, distance, width):
+        """A line of this width along the edge; thinner than a pixel means fainter."""
+        drawn = max(width, self.pixel)
+        return self.cover(np.abs(distance) - drawn / 2) * (width / drawn)
+
+
+def _ellipse(dx, dy, a):
+    """Signed distance, to first order, to the ellipse that a level circle of radius a is seen as."""
+    u, v = (dx / a) ** 2, (dy / (TILT * a)) ** 2
+    k = np.sqrt(u + v + 1e-9)
+    return k * (k - 1) / np.sqrt(u / a**2 + v / (TILT * a) ** 2 + 1e-9)
+
+
+class _Glass:
+    """The glass as geometry: a surface of revolution, seen from slightly above."""
+
+    def __init__(self, canvas, scene):
+        self.canvas, self.scene = canvas, scene
+        self.radius = scene.radius * scene.height
+        self.wall = 0.022 * scene.height
+        self.is_tumbler = scene.glass == "tumbler"
+        self.dx, self.dy = canvas.x - scene.x, canvas.y - scene.foot_y
+        self.t = -self.dy / scene.height  # height above the foot; 1 is the rim
+        self.distance, self.across = self.solid(0.0 if self.is_tumbler else 0.42, 1.0)
+        if not self.is_tumbler:
+            self.distance = np.minimum(self.distance, self._stem_and_foot())
+        self.mask = canvas.cover(self.distance)
+
+    def half_width(self, t, thickness=0.0):
+        """Half-width of the bowl at height t, inside a wall of this thickness."""
+        if self.is_tumbler:
+            profile = 0.80 + 0.20 * t
+        else:
+            u = ((t - 0.42) / 0.58).clip(0, 1)
+            profile = np.sin(0.70 * math.pi * u**0.62) ** 0.72
+        return np.maximum(profile * self.radius - thickness, 1e-3)
+
+    def solid(self, low, high, thickness=0.0):
+        """The bowl between two heights, closed by an ellipse at either end.
+
+        Returns the signed distance to it, and how far across it a pixel lies (±1: edges).
+        """
+        r = self.half_width(self.t, thickness)
+        step = 1e-3
+        rise = self.half_width(self.t + step, thickness) - self.half_width(self.t - step, thickness)
+        lean = np.sqrt(1 + (rise / (2 * step * self.scene.height)) ** 2)
+        beyond = np.maximum(low - self.t, self.t - high) * self.scene.height
+        distance = np.maximum((np.abs(self.dx) - r) / lean, beyond)
+        for height in (low, high):
+            distance = np.minimum(distance, self.level(height, thickness))
+        return distance, self.dx / r
+
+    def level(self, height, thickness=0.0):
+        """Signed distance to the disc that a level cut through the bowl is."""
+        end = float(self.half_width(np.float32(height), thickness))
+        return _ellipse(self.dx, self.dy + height * self.scene.height, end)
+
+    def _stem_and_foot(self):
+        height = self.scene.height
+        flare = 1 + 1.6 * np.abs(2 * self.t / 0.44 - 1).clip(0, 1) ** 4
+        stem = np.maximum(
+            np.abs(self.dx) - 0.020 * height * flare, np.maximum(-self.t, self.t - 0.46) * height
+        )
+        return np.minimum(stem, _ellipse(self.dx, self.dy, 0.62 * self.radius))
+
+
+def _draw_room(canvas, scene):
+    """A wall with a gradient and a soft glow, a table, and the glass's shadow on it."""
+    fade = (canvas.y / scene.table_y).clip(0, 1)[..., None]
+    top, bottom = np.array(scene.background_top), np.array(scene.background_bottom)
+    canvas.colour[:] = top + fade * (bottom - top)
+    glow_x = np.exp(-((canvas.x - 0.5 - 0.45 * scene.light) ** 2) / 0.16)
+    canvas.paint(WHITE, 0.16 * glow_x * np.exp(-((canvas.y - 0.1) ** 2) / 0.16))
+
+    depth = ((canvas.y - scene.table_y) / (1 - scene.table_y)).clip(0, 1)[..., None]
+    on_table = canvas.cover(scene.table_y - canvas.y)
+    canvas.paint(np.array(scene.table) * (0.72 + 0.42 * depth), on_table)
+    canvas.paint(WHITE, 0.22 * canvas.line(canvas.y - scene.table_y, 0.008))
+
+    foot = scene.radius * scene.height * (0.8 if scene.glass == "tumbler" else 0.6)
+    dx, dy = canvas.x - scene.x, canvas.y - scene.foot_y
+    cast_x = np.exp(-(((dx + scene.light * 0.9 * foot) / (1.5 * foot)) ** 2))
+    canvas.paint(BLACK, 0.45 * cast_x * np.exp(-((dy / (0.30 * foot)) ** 2)) * on_table)
+    contact_x = np.exp(-((dx / (1.05 * foot)) ** 4))
+    canvas.paint(BLACK, 0.75 * contact_x * np.exp(-((dy / (0.24 * foot)) ** 4)) * on_table)
+
+
+def _draw_liquid(canvas, scene, room, glass):
+    """Water shows the room behind it, upside down and a little blue; wine swallows it.
+
+    Returns the liquid's mask (pixels, pixels).
+    """
+    low = 0.09 if glass.is_tumbler else 0.455
+    surface = low + scene.fill * (0.93 - low)
+    distance, across = glass.solid(low, surface, glass.wall)
+    mask, top = canvas.cover(distance), glass.level(surface, glass.wall)
+    across = across.clip(-1, 1)[..., None]
+    edge, lit = np.abs(across) ** 3, 1 + 0.10 * scene.light * across
+    if scene.liquid == "water":
+        through = 0.5 * room[::-1] + 0.5 * np.array(scene.background_top)
+        colour = (through + 0.40 * (WATER - through)) * (1 - 0.22 * edge) * lit
+        surface_colour, rim = colour + 0.45 * (WATER_SURFACE - colour), WHITE
+    else:
+        colour = (WINE + (0.20 + 0.55 * edge) * (WINE_THIN - WINE)) * lit + 0.06 * room
+        surface_colour, rim = 0.92 * WINE_THIN + 0.08 * room, np.array([0.90, 0.45, 0.52])
+    canvas.paint(colour.clip(0, 1), mask)
+    canvas.paint(surface_colour.clip(0, 1), canvas.cover(top) * mask)
+    in_front = glass.t < surface
+    canvas.paint(rim, 0.65 * canvas.line(top, 0.010) * in_front * mask)
+    return mask
+
+
+def _draw_glass(canvas, scene, room, glass):
+    """Edges are bright before something dark and dark before something bright."""
+    brightness = room.mean(axis=2, keepdims=True)
+    dark_edge = ((brightness - 0.42) / 0.12).clip(0, 1)
+    edge = 0.93 + dark_edge * (0.42 * room - 0.93)
+    canvas.paint(edge, 0.80 * canvas.line(glass.distance + 0.5 * glass.wall, 0.014))
+    canvas.paint(edge, 0.85 * canvas.line(glass.level(1.0), 0.013) * glass.mask)
+
+    low, high = (0.22, 0.86) if glass.is_tumbler else (0.62, 0.92)
+    ends = ((glass.t - low) / 0.05).clip(0, 1) * ((high - glass.t) / 0.05).clip(0, 1)
+    near = np.exp(-(((glass.across - 0.62 * scene.light) / 0.11) ** 2))
+    far = np.exp(-(((glass.across + 0.74 * scene.light) / 0.06) ** 2))
+    canvas.paint(WHITE, (0.75 * near + 0.30 * far) * scene.highlight * ends)
+
+
+def to_image(picture):
+    """Picture (3, H, W) or (1, H, W) in [-1, 1] → Pillow image, rounded to 8 bits."""
+    pixels = ((picture.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())  # (H, W, 3), or (H, W)
+
+
+def write_dataset(
+    root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0
+):
+    """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json.
+
+    A is water and B is wine. The same arguments give the same bytes, and picture number i
+    does not depend on how many there are. The folder appears only when it is whole.
+
+    Raises:
+        UserError: if `root` is there already, or for a probability outside [0, 1].
+    """
+    root = Path(root)
+    if root.exists():
+        raise UserError(f"{root} is there already; remove it, or pass --overwrite")
+    partial = root.with_name(root.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    record = {
+        "seed": seed, "size": size, "confounding": confounding,
+        "glass_confounding": glass_confounding, "scenes": {},
+    }  # fmt: skip
+    for number, (split, liquid) in enumerate(SPLITS.items()):
+        (partial / split).mkdir(parents=True)
+        for i in range(num_train if split.startswith("train") else num_test):
+            rng = np.random.default_rng([seed, number, i])
+            scene = sample_scene(rng, liquid, confounding, glass_confounding)
+            name = f"{split}/{i:04d}.png"
+            to_image(render(scene, size)[0]).save(partial / name)
+            record["scenes"][name] = asdict(scene)
+    (partial / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
+    os.replace(partial, root)
+    return root
+
+
+def read_scenes(root):
+    """`root`/scenes.json → {"testA/0000.png": Scene, …}, to render masks and counterfactuals from."""
+    record = json.loads((Path(root) / "scenes.json").read_text())
+    return {name: Scene(**fields) for name, fields in record["scenes"].items()}
+
+
+def main(argv=None):
+    """`python -m cyclegan_lib.scenes`: draw water2wine."""
+    parser = Parser(prog="python -m cyclegan_lib.scenes", description="Draw the data set water2wine.")
+    parser.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
+    parser.add_argument("--dataset_name", default="water2wine", help="the new folder's name in it")
+    parser.add_argument("--num_train", type=int, default=400, help="training pictures of each liquid")
+    parser.add_argument("--num_test", type=int, default=100, help="test pictures of each liquid")
+    parser.add_argument("--size", type=int, default=64, help="side of a picture in pixels")
+    parser.add_argument("--confounding", type=float, default=0.5,
+                        help="probability that glass and background follow the liquid")  # fmt: skip
+    parser.add_argument("--glass_confounding", type=float, default=None,
+                        help="the same for the glass alone (default: as --confounding)")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="decides every scene")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
+    args = parser.parse_args(argv)
+    with parser.one_line_errors():
+        for name, least in [("num_train", 1), ("num_test", 1), ("size", 8)]:
+            if getattr(args, name) < least:
+                raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+        root = args.data_root / args.dataset_name
+        if args.overwrite:
+            shutil.rmtree(root, ignore_errors=True)
+        write_dataset(root, args.num_train, args.num_test, args.size, args.confounding,
+                      args.glass_confounding, args.seed)  # fmt: skip
+    print(f"{root}: 2 × {args.num_train} training and 2 × {args.num_test} test pictures, {args.size} pixels")
+
+
+if __name__ == "__main__":
+    main()
