@@ -216,9 +216,7 @@ class _Glass:
     def _stem_and_foot(self):
         height = self.scene.height
         flare = 1 + 1.6 * np.abs(2 * self.t / 0.44 - 1).clip(0, 1) ** 4
-        stem = np.maximum(
-            np.abs(self.dx) - 0.020 * height * flare, np.maximum(-self.t, self.t - 0.46) * height
-        )
+        stem = np.maximum(np.abs(self.dx) - 0.020 * height * flare, np.maximum(-self.t, self.t - 0.46) * height)
         return np.minimum(stem, _ellipse(self.dx, self.dy, 0.62 * self.radius))
 
 
@@ -289,9 +287,7 @@ def to_image(picture):
     return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())  # (H, W, 3), or (H, W)
 
 
-def write_dataset(
-    root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0
-):
+def write_dataset(root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0):
     """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json.
 
     A is water and B is wine. The same arguments give the same bytes, and picture number i

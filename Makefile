@@ -1,0 +1,39 @@
+# Everything works on a fresh machine with Python 3.11: each target makes .venv when it is missing.
+PYTHON ?= python3
+PY = .venv/bin/python
+ARGS ?=
+
+# The configuration that `cyclegan_lib.train.demo_config` holds too (a test compares them).
+DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
+       --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
+
+.PHONY: demo test test-full lab venv lint address
+demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
+	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
+
+test: venv lint  ## the tests, and every notebook in a quick version
+	$(PY) -m pytest
+	CYCLEGAN_QUICK=1 $(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=600 playground.ipynb notebooks
+
+test-full: venv lint  ## the same with the notebooks as a learner runs them
+	$(PY) -m pytest
+	$(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=1800 playground.ipynb notebooks
+
+lab: venv  ## JupyterLab, at the playground
+	.venv/bin/jupyter lab playground.ipynb
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+address:  ## make address REPO=owner/name: write it into every badge and set-up cell
+	$(PYTHON) .ci/address.py $(REPO)
+
+venv: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[notebooks,test]'
+	touch $@
