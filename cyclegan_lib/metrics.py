@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
-from cyclegan_lib.datasets import load_split
+from cyclegan_lib.datasets import load_split, to_signed
 from cyclegan_lib.scenes import counterfactual, read_scenes, render
 from torchvision.transforms.v2 import functional as TF
 
@@ -33,11 +33,12 @@ class Water2WineTest:
             names = sorted(name for name in scenes if name.startswith(f"test{domain}/"))[:limit]
             self.real[domain] = load_split(root, f"test{domain}", size, channels, limit)
             answers = [render(counterfactual(scenes[name]), max(size)) for name in names]
-            layers = [self._fit(torch.stack(layer)) for layer in zip(*answers, strict=True)]
-            self.target[domain], self.liquid[domain], self.glass[domain] = layers
+            target, liquid, glass = (self._fit(torch.stack(layer)) for layer in zip(*answers, strict=True))
+            target = to_signed(((target + 1) * 127.5).round())  # in 8 bits, as the files are
+            self.target[domain], self.liquid[domain], self.glass[domain] = target, liquid, glass
 
     def _fit(self, layer):
-        """Scenes are drawn square and in colour; other pictures come from those."""
+        """Scenes are drawn square and in colour; other sizes and grey come from those."""
         if layer.shape[1] == 3 and self.channels == 1:
             layer = TF.rgb_to_grayscale(layer)
         return F.interpolate(layer, self.size, mode="bilinear", antialias=True)
@@ -59,7 +60,7 @@ class Water2WineTest:
         to_target = weighted_l1(fake, target, liquid)
         return {
             "liquid_error": to_target,
-            "background_error": weighted_l1(fake, target, 1 - glass),
+            "background_error": weighted_l1(fake, target, (glass == 0).float()),
             "glass_error": weighted_l1(fake, target, outline(glass) * (1 - liquid)),
             "success_rate": (to_target < weighted_l1(fake, real, liquid)).float(),
         }

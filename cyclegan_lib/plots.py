@@ -25,36 +25,46 @@ def to_png(figure, dpi=100):
     return buffer.getvalue()
 
 
+def show(figure, alt):
+    """Show a figure in a notebook, with a text for those who cannot see it."""
+    from IPython.display import Image, display  # only notebooks need it
+
+    display(Image(to_png(figure), alt=alt))
+
+
 def to_pixels(picture):
     """(C, H, W) in [-1, 1] → (H, W, 3) in [0, 1], for `imshow`. Nothing is stretched."""
     return ((picture.float().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
 
 
-def picture_rows(rows, title=None, picture_inches=0.9, label_inches=1.35):
+def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
     """A grid of pictures with a name on every row.
 
     Args:
         rows: {name: (N, C, H, W) in [-1, 1]}, as many pictures in each.
         title: what the figure shows, in a sentence.
+        columns: a name for each column, if they have any.
     """
+    _, _, pixels_high, pixels_wide = next(iter(rows.values())).shape
     count = max(len(pictures) for pictures in rows.values())
-    aspect = next(iter(rows.values())).shape[2] / next(iter(rows.values())).shape[3]
-    gap, top = 0.05, 0.38 if title else 0.05
-    width = label_inches + count * (picture_inches + gap)
-    height = top + len(rows) * (picture_inches * aspect + gap)
+    wide, high, gap = picture_inches, picture_inches * pixels_high / pixels_wide, 0.05
+    label, top = 1.35, 0.05 + (0.33 if title else 0) + (0.2 if columns else 0)
+    width, height = label + count * (wide + gap), top + len(rows) * (high + gap)
     figure = Figure(figsize=(width, height))
     for r, (name, pictures) in enumerate(rows.items()):
-        bottom = 1 - (top + (r + 1) * (picture_inches * aspect + gap)) / height + gap / height / 2
+        bottom = height - top - (r + 1) * (high + gap) + gap
         for c, picture in enumerate(pictures):
-            left = (label_inches + c * (picture_inches + gap)) / width
-            axes = figure.add_axes([left, bottom, picture_inches / width, picture_inches * aspect / height])
+            left = label + c * (wide + gap)
+            axes = figure.add_axes([left / width, bottom / height, wide / width, high / height])
             axes.imshow(to_pixels(picture), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
-        middle = bottom + picture_inches * aspect / height / 2
-        label = ROW_NAMES.get(name, name)
-        figure.text((label_inches - 0.1) / width, middle, label, ha="right", va="center", fontsize=8.5)
+        text = ROW_NAMES.get(name, name)
+        figure.text((label - 0.1) / width, (bottom + high / 2) / height, text, ha="right", va="center", fontsize=8.5)
+    for c, name in enumerate(columns or []):
+        middle = label + c * (wide + gap) + wide / 2
+        figure.text(middle / width, 1 - (top - 0.03) / height, name, ha="center", va="bottom", fontsize=8.5)
     if title:
-        figure.text(0.5, 1 - 0.12 / height, title, ha="center", va="top", fontsize=11)
+        figure.text(0.5, 1 - 0.08 / height, title, ha="center", va="top", fontsize=11)
     return figure
 
 
@@ -71,7 +81,7 @@ def loss_curves(history, floors=None, title=None, smooth=25):
     left, right = figure.subplots(1, 2)
     for name, label in (("cycle_A", "cycle A → B → A"), ("cycle_B", "cycle B → A → B")):
         _curve(left, history, name, COLOURS[name[-1]], label, smooth)
-    draw_floors(left, floors, history[-1]["step"] if history else 1)
+    draw_floors(left, floors)
     left.set(xlabel="training step", ylabel="mean |difference|, pictures in [-1, 1]", title="Cycle losses")
     left.set_ylim(bottom=0)
     left.legend(fontsize=8, loc="upper right")
@@ -99,8 +109,7 @@ def compare_arms(histories, floors, title=None, smooth=25):
     for axes, domain in zip(figure.subplots(1, 2, sharey=True), "AB", strict=True):
         for norm, history in histories.items():
             _curve(axes, history, f"cycle_{domain}", COLOURS[norm], names.get(norm, norm), smooth)
-        last = max((history[-1]["step"] for history in histories.values() if history), default=1)
-        draw_floors(axes, {domain: floors[domain]}, last)
+        draw_floors(axes, {domain: floors[domain]})
         axes.set(xlabel="training step", title=f"Cycle loss of {domain}")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8, loc="upper right")
@@ -110,13 +119,16 @@ def compare_arms(histories, floors, title=None, smooth=25):
     return figure
 
 
-def draw_floors(axes, floors, last_step):
+def draw_floors(axes, floors):
     """The output-norm floor as a black dashed line with its value on it."""
     for domain, floor in (floors or {}).items():
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1.2)
-        text = f"floor {domain} with the norm: {floor:.3f}"
-        above = domain == max(floors, key=floors.get)
-        axes.text(last_step, floor, text, fontsize=8, ha="right", va="bottom" if above else "top")
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1)
+        lower = len(floors) > 1 and domain == min(floors, key=floors.get)
+        axes.annotate(
+            f"floor {domain} with the norm: {floor:.3f}", (0, floor), (4, -3 if lower else 3),
+            xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
+            va="top" if lower else "bottom",
+        )  # fmt: skip
 
 
 def _curve(axes, history, name, colour, label, smooth):

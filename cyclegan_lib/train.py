@@ -1,6 +1,7 @@
 """The training loop: `python -m cyclegan_lib.train`, or `train(TrainConfig(…))` in a notebook."""
 
 import dataclasses
+import functools
 import json
 import math
 import platform
@@ -153,7 +154,7 @@ class Trainer:
     Attributes:
         model: the `CycleGAN`.
         step, epoch, total_steps, steps_per_epoch: where it is; step counts those that are done.
-        floors: {"A", "B"}: `metrics.output_norm_floor` of up to 100 test pictures of each side.
+        test: {"A", "B"}: up to 100 test pictures of each side, (N, channels, H, W).
         stopped: whether `run` was interrupted before its end.
         scores: after `run` on water2wine: what `scores.json` holds; else None.
 
@@ -170,7 +171,6 @@ class Trainer:
         self.root = prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         self.data = UnpairedDataset(self.root, config.size, config.channels, config.seed)
         self.test = {d: load_split(self.root, f"test{d}", config.size, config.channels, 100) for d in "AB"}
-        self.floors = {domain: output_norm_floor(pictures) for domain, pictures in self.test.items()}
         names = (
             "channels", "base_channels", "num_residual", "output_norm", "lambda_cycle",
             "lambda_identity", "gan_mode", "lr", "no_init", "seed",
@@ -184,6 +184,11 @@ class Trainer:
         self.step, self.stopped, self.scores = 0, False, None
         if config.start_from:
             self._go_on()
+
+    @functools.cached_property
+    def floors(self):
+        """{"A", "B"}: what an InstanceNorm at the output would keep the cycle losses above."""
+        return {domain: output_norm_floor(pictures) for domain, pictures in self.test.items()}
 
     @property
     def epoch(self):
@@ -371,11 +376,14 @@ class _Log:
 
 
 def read_history(path):
-    """The rows of a `history.jsonl`: a list of dicts, empty if there is no such file."""
+    """The rows of a `history.jsonl`: a list of dicts, empty if there is no such file.
+
+    A last line without its end, from a process that was killed while writing, is left out.
+    """
     path = Path(path)
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 class _stop_signals:  # noqa: N801  (a context manager, used like a function)
@@ -428,9 +436,10 @@ def main(argv=None):
     config, parser = parse_config(argv)
     with parser.one_line_errors():
         trainer = Trainer(config)
+        count_A, count_B = (len(paths) for paths in trainer.data.paths.values())
         print(
-            f"{config.name}: {len(trainer.data.paths['A'])} + {len(trainer.data.paths['B'])} training pictures at "
-            f"{config.img_width}×{config.img_height}, {trainer.total_steps} steps, {trainer.device}, {trainer.precision}"
+            f"{config.name}: {count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}, "
+            f"{trainer.total_steps} steps, {trainer.device}, {trainer.precision}"
         )
         if config.output_norm == "instance":
             print(
@@ -448,6 +457,22 @@ def main(argv=None):
     if trainer.scores:
         print(score_table(trainer.scores))
     print(f"trained for {trainer.seconds_training:.0f} s; networks in {checkpoint}, pictures in {config.images_folder}")
+
+
+def fit(config, steps=None, minutes=None):
+    """The same run, but of so many steps, or of as many as this machine does in so many minutes.
+
+    For the latter ten steps are timed, on a model that is thrown away.
+    """
+    trainer = Trainer(dataclasses.replace(config, num_epochs=1, max_steps=None))
+    if steps is None:
+        for batch in training_batches(trainer.data, config.batch_size, 0, 13):
+            trainer.model.step(*(pictures.to(trainer.device) for pictures in batch))["loss_D"].item()
+            trainer.step += 1
+            if trainer.step == 3:  # the first ones are slow
+                began = time.perf_counter()
+        steps = max(1, int(60 * minutes / ((time.perf_counter() - began) / 10)))
+    return dataclasses.replace(config, max_steps=steps, num_epochs=math.ceil(steps / trainer.steps_per_epoch))
 
 
 def score_table(scores):

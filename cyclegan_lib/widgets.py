@@ -1,0 +1,188 @@
+"""Controls → a pure drawing function. No mathematics and no training here.
+
+Written to what ipywidgets 7.7 (Colab) and 8 share. Pictures are drawn into an `Image` widget:
+an `Output` widget, and `interact`, which uses one, can hang a notebook that runs without a person.
+"""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import ipywidgets as ipw
+import torch
+
+from cyclegan_lib import plots
+from cyclegan_lib.cli import UserError
+from cyclegan_lib.datasets import GENERATED, dataset_folder, write_crops
+from cyclegan_lib.models import OUTPUT_NORMS
+from cyclegan_lib.scenes import SPLITS
+from cyclegan_lib.train import demo_config, fit
+
+WIDE = {"description_width": "150px"}
+ARM_NAMES = {"none": "no norm at the output", "instance": "InstanceNorm at the output"}
+
+
+class Picture:
+    """An `Image` widget to draw figures into.
+
+    Args:
+        width: in pixels; a fixed one stops flicker.
+    """
+
+    def __init__(self, width):
+        self.widget = ipw.Image(format="png", layout=ipw.Layout(width=f"{width}px"))
+
+    def draw(self, figure):
+        self.widget.value = plots.to_png(figure)
+
+
+class TrainingControls:
+    """What to train on, how long, and with which settings. `box` is the widget to show."""
+
+    def __init__(self, data_root, output_root, minutes=2.0):
+        self.data_root, self.output_root = Path(data_root), Path(output_root)
+        line = dict(style=WIDE, layout=ipw.Layout(width="420px"))
+        self.dataset = ipw.Dropdown(description="data set", **line)
+        self.pixels = ipw.Dropdown(options=[64, 96, 128, 256], value=64, description="picture size", **line)
+        self.unit = ipw.Dropdown(options=["minutes", "epochs"], value="minutes", description="train for", **line)
+        self.amount = ipw.BoundedFloatText(minutes, min=0.1, max=10000, step=0.1, description="how many", **line)
+        slider = dict(min=0, max=20, step=0.5, continuous_update=False, **line)
+        self.lambda_cycle = ipw.FloatSlider(10, description="λ cycle", **slider)
+        self.lambda_identity = ipw.FloatSlider(5, description="λ identity", **slider)
+        self.output_norm = ipw.ToggleButtons(
+            options=[(ARM_NAMES.get(norm, norm), norm) for norm in OUTPUT_NORMS[:2]],
+            value="none", description="last layer", style={"description_width": "150px", "button_width": "200px"},
+        )  # fmt: skip
+        self.find_datasets()
+        self.box = ipw.VBox([
+            self.dataset, self.pixels, self.unit, self.amount,
+            self.lambda_cycle, self.lambda_identity, self.output_norm,
+        ])  # fmt: skip
+
+    def find_datasets(self, choose=None):
+        """List the data sets that are there, and water2wine, which can be drawn."""
+        found = {folder.parent.name for folder in self.data_root.glob(f"*/{next(iter(SPLITS))}")}
+        self.dataset.options = [GENERATED, *sorted(found - {GENERATED})]
+        if choose:
+            self.dataset.value = choose
+
+    def config(self, steps=None):
+        """A `TrainConfig`: the demo's, with what the controls say.
+
+        Runs are named after the data set and the last layer, and replace earlier ones. Minutes
+        become steps by timing ten of them, unless the number of `steps` is given.
+        """
+        config = demo_config(
+            dataset_name=self.dataset.value, img_height=self.pixels.value, img_width=self.pixels.value,
+            lambda_cycle=self.lambda_cycle.value, lambda_identity=self.lambda_identity.value,
+            output_norm=self.output_norm.value, data_root=self.data_root, output_root=self.output_root,
+            run_name=f"playground_{self.dataset.value}_{self.output_norm.value}", overwrite=True,
+        )  # fmt: skip
+        if steps is None and self.unit.value == "epochs":
+            return replace(config, num_epochs=max(1, round(self.amount.value)))
+        return fit(config, steps=steps, minutes=self.amount.value)
+
+
+class LiveTraining:
+    """A training callback: loss curves and samples that refresh while it trains.
+
+    Args:
+        every: seconds between two drawings, which cost about one.
+    """
+
+    def __init__(self, every=15):
+        self.every, self.drawn = every, 0.0
+        self.curves, self.samples = Picture(900), Picture(900)
+        self.box = ipw.VBox([self.curves.widget, self.samples.widget])
+
+    def __call__(self, trainer):
+        at_end = trainer.step == trainer.total_steps
+        if time.monotonic() - self.drawn < self.every and not at_end:
+            return
+        name = ARM_NAMES.get(trainer.config.output_norm, trainer.config.output_norm)
+        where = f"{name}: step {trainer.step} of {trainer.total_steps}"
+        self.curves.draw(plots.loss_curves(trainer.history, trainer.floors, where))
+        self.samples.draw(plots.picture_rows(trainer.sheet(), where))
+        self.drawn = time.monotonic()
+
+
+class TranslationExplorer:
+    """Choose a test picture and a direction; every trained network translates it and back.
+
+    Args:
+        models: {name: `CycleGAN`}.
+        real: {"A": (N, C, H, W), "B": …}, the pictures to choose from.
+    """
+
+    def __init__(self, models, real):
+        self.models, self.real = models, real
+        names = {"A → B": "AtoB", "B → A": "BtoA"}
+        self.direction = ipw.ToggleButtons(options=list(names.items()), description="direction", style=WIDE)
+        self.number = ipw.IntSlider(
+            0, 0, min(map(len, real.values())) - 1, description="test picture", style=WIDE,
+            continuous_update=False, layout=ipw.Layout(width="520px"),
+        )  # fmt: skip
+        self.picture = Picture(620)
+        self.box = ipw.VBox([self.direction, self.number, self.picture.widget])
+        for control in (self.direction, self.number):
+            control.observe(lambda change: self.redraw(), "value")
+        self.redraw()
+
+    def figure(self):
+        """The figure for what the controls say."""
+        first, second = self.direction.value[0], self.direction.value[-1]
+        real = self.real[first][self.number.value][None]
+        rows = {}
+        for name, model in self.models.items():
+            fake, rec = model.translate(real, self.direction.value)
+            rows[name.replace(" at", "\nat")] = [real[0], fake[0], rec[0]]
+        columns = [f"real {first}", f"fake {second}", f"back to {first}"]
+        rows = {name: torch.stack(pictures) for name, pictures in rows.items()}
+        return plots.picture_rows(rows, columns=columns, picture_inches=1.6)
+
+    def redraw(self):
+        self.picture.draw(self.figure())
+
+
+class OwnPictures:
+    """Two pictures, uploaded or named by path → a data set of crops, chosen in the controls."""
+
+    def __init__(self, controls):
+        self.controls = controls
+        line = dict(style=WIDE, layout=ipw.Layout(width="520px"))
+        self.uploads = {d: ipw.FileUpload(accept="image/*", description=f"upload {d}") for d in "AB"}
+        self.paths = {d: ipw.Text(description=f"or a path, {d}", placeholder="photo.jpg", **line) for d in "AB"}
+        self.name = ipw.Text("mine", description="name of the data set", **line)
+        self.button = ipw.Button(description="cut them up", button_style="primary")
+        self.message = ipw.HTML()
+        self.button.on_click(lambda button: self.make())
+        rows = [ipw.HBox([self.uploads[d], self.paths[d]]) for d in "AB"]
+        self.box = ipw.VBox([*rows, self.name, self.button, self.message])
+
+    def make(self):
+        """Cut the pictures up and say where they are, or what is wrong."""
+        try:
+            root = dataset_folder(self.controls.data_root, self.name.value.strip())
+            pictures = [self._picture(domain) for domain in "AB"]
+            write_crops(*pictures, root)
+        except (UserError, OSError) as error:
+            self.message.value = f"<b>Not done.</b> {error}"
+            return
+        self.controls.find_datasets(choose=root.name)
+        self.message.value = f"Made {root}. It is chosen in the controls above: run the training cells again."
+
+    def _picture(self, domain):
+        """The uploaded file, saved where Pillow can open it, or the path that was typed."""
+        uploaded = self.uploads[domain].value
+        if not uploaded:
+            typed = self.paths[domain].value.strip()
+            if not typed:
+                raise UserError(f"picture {domain} is missing: upload one or give its path")
+            return Path(typed).expanduser()
+        # ipywidgets 8: a tuple of dicts; 7: a dict of dicts by file name.
+        file = next(iter(uploaded.values())) if isinstance(uploaded, dict) else uploaded[0]
+        folder = self.controls.output_root / "generated_images"
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"uploaded_{domain}"
+        path.write_bytes(bytes(file["content"]))
+        return path

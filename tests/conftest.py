@@ -1,0 +1,36 @@
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+import torch
+
+from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.train import TrainConfig
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Sums are taken in another order by another number of threads: pin it, where bits count."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory):
+    """A water2wine of 6 + 6 training and 4 + 4 test pictures at 32 pixels. Read-only."""
+    return write_dataset(tmp_path_factory.mktemp("data") / "tiny", num_train=6, num_test=4, size=32)
+
+
+@pytest.fixture
+def tiny_config(tiny_root, tmp_path):
+    """Makes the configuration of a run of seconds: 3 epochs of 3 steps, saved under tmp_path."""
+
+    def make(**changes):
+        tiny = dict(
+            dataset_name=tiny_root.name, data_root=tiny_root.parent, output_root=tmp_path, img_height=32,
+            img_width=32, batch_size=2, num_epochs=3, base_channels=4, num_residual=1, device="cpu",
+            precision="fp32", sample_interval=0, checkpoint_interval=1,
+        )  # fmt: skip
+        return TrainConfig(**{**tiny, **changes})
+
+    return make

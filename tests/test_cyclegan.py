@@ -1,0 +1,170 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cyclegan_lib import cyclegan
+from cyclegan_lib.cli import UserError
+from cyclegan_lib.cyclegan import CycleGAN, resolve_device, resolve_precision
+
+SMALL = dict(base_channels=4, num_residual=1)
+
+
+def batch(n=2, size=32, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.rand(n, 3, size, size, generator=generator) * 2 - 1 for _ in "AB"]
+
+
+def in_double(model):
+    for network in model.networks.values():
+        network.double()
+    return model
+
+
+def textbook_step(model, real_A, real_B):
+    """One step in the order of the official code, every forward apart, by plain autograd.
+
+    Returns the losses and the gradients of all four networks. It does not update anything.
+    """
+    fake_B, fake_A = model.G_AB(real_A), model.G_BA(real_B)
+    rec_A, rec_B = model.G_BA(fake_B), model.G_AB(fake_A)
+    idt_A, idt_B = model.G_BA(real_A), model.G_AB(real_B)
+    adversarial = ((model.D_B(fake_B) - 1) ** 2).mean() + ((model.D_A(fake_A) - 1) ** 2).mean()
+    cycle_A, cycle_B = (rec_A - real_A).abs().mean(), (rec_B - real_B).abs().mean()
+    identity = (idt_A - real_A).abs().mean() + (idt_B - real_B).abs().mean()
+    loss_G = adversarial + model.lambda_cycle * (cycle_A + cycle_B) + model.lambda_identity * identity
+    of_generators = [*model.G_AB.parameters(), *model.G_BA.parameters()]
+    gradients = list(torch.autograd.grad(loss_G, of_generators))
+    loss_D = 0
+    for D, real, fake in ((model.D_A, real_A, fake_A), (model.D_B, real_B, fake_B)):
+        loss_D = loss_D + ((D(real) - 1) ** 2).mean() / 2 + (D(fake.detach()) ** 2).mean() / 2
+    of_discriminators = [*model.D_A.parameters(), *model.D_B.parameters()]
+    gradients += torch.autograd.grad(loss_D, of_discriminators)
+    losses = dict(loss_G=loss_G, loss_D=loss_D / 2, adversarial=adversarial / 2, cycle_A=cycle_A, cycle_B=cycle_B)
+    return losses | {"identity": identity / 2}, gradients
+
+
+def of_all(model):
+    return [p for network in model.networks.values() for p in network.parameters()]
+
+
+@pytest.mark.parametrize("output_norm", ["none", "instance", "instance_affine", "batch"])
+def test_a_step_is_the_textbook_step(output_norm, monkeypatch):
+    # Float64 throughout; the losses are otherwise taken in float32.
+    monkeypatch.setattr(cyclegan, "adversarial_loss", lambda s, real, mode: ((s - float(real)) ** 2).mean())
+    monkeypatch.setattr(cyclegan, "cycle_loss", F.l1_loss)
+    monkeypatch.setattr(cyclegan, "identity_loss", F.l1_loss)
+    model = in_double(CycleGAN(output_norm=output_norm, lambda_identity=5.0, **SMALL))
+    real_A, real_B = (pictures.double() for pictures in batch())
+    expected, gradients = textbook_step(copy.deepcopy(model), real_A, real_B)
+    losses, fake_A, fake_B = model.generator_step(real_A, real_B)
+    found = [p.grad.clone() for p in [*model.G_AB.parameters(), *model.G_BA.parameters()]]
+    assert all(p.grad is None for p in [*model.D_A.parameters(), *model.D_B.parameters()]), "not frozen"
+    losses["loss_D"] = model.discriminator_step(real_A, real_B, fake_A, fake_B)
+    found += [p.grad for p in [*model.D_A.parameters(), *model.D_B.parameters()]]
+    for name, value in expected.items():
+        assert losses[name].item() == pytest.approx(value.item(), rel=1e-10), name
+    for ours, theirs in zip(found, gradients, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-8, atol=1e-12)
+
+
+def test_only_generators_move_in_the_generator_step_and_only_discriminators_in_the_other():
+    model = CycleGAN(**SMALL)
+    before = copy.deepcopy(model)
+    _, fake_A, fake_B = model.generator_step(*batch())
+    moved = {name: any_moved(network, before.networks[name]) for name, network in model.networks.items()}
+    assert moved == {"G_AB": True, "G_BA": True, "D_A": False, "D_B": False}
+    middle = copy.deepcopy(model)
+    model.discriminator_step(*batch(), fake_A, fake_B)
+    moved = {name: any_moved(network, middle.networks[name]) for name, network in model.networks.items()}
+    assert moved == {"G_AB": False, "G_BA": False, "D_A": True, "D_B": True}
+
+
+def any_moved(network, before):
+    return any(not torch.equal(a, b) for a, b in zip(network.parameters(), before.parameters(), strict=True))
+
+
+def test_without_identity_it_is_none_and_no_forward_is_spent_on_it():
+    model = CycleGAN(lambda_identity=0.0, **SMALL)
+    seen = []
+    model.G_AB.register_forward_hook(lambda module, args, out: seen.append(len(args[0])))
+    assert model.step(*batch(3))["identity"] is None
+    assert seen == [3, 3]
+
+
+def test_one_seed_one_start_whatever_the_output_norm():
+    plain, norm = CycleGAN(seed=3, **SMALL), CycleGAN(seed=3, output_norm="instance_affine", **SMALL)
+    other = CycleGAN(seed=4, **SMALL)
+    for name, network in plain.networks.items():
+        there = norm.networks[name].state_dict()
+        assert all(torch.equal(value, there[key]) for key, value in network.state_dict().items())
+        assert any_moved(network, other.networks[name])
+    assert any_moved(plain.G_AB, plain.G_BA)
+
+
+def test_making_a_model_leaves_the_global_random_state_alone():
+    before = torch.get_rng_state()
+    CycleGAN(**SMALL)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_init_and_no_init():
+    std = {flag: CycleGAN(no_init=flag, **SMALL).G_AB.model[-2].weight.std().item() for flag in (False, True)}
+    assert 0.015 < std[False] < 0.025 < std[True]
+
+
+def test_vanilla_is_cross_entropy():
+    model = CycleGAN(gan_mode="vanilla", lambda_cycle=0.0, **SMALL)
+    real_A, real_B = batch()
+    with torch.no_grad():
+        scores = model.D_B(model.G_AB(real_A)), model.D_A(model.G_BA(real_B))
+        expected = sum(F.softplus(-s).mean() for s in scores)
+    assert model.step(real_A, real_B)["loss_G"].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_floor_holds_in_training_and_only_with_the_norm():
+    """Training on one picture: the norm keeps the cycle loss above the floor, without it it falls below."""
+    from cyclegan_lib.metrics import output_norm_floor
+
+    dark = torch.full((1, 3, 32, 32), 10.0) / 127.5 - 1
+    dark[..., 8:16, 8:16] = 60 / 127.5 - 1
+    floor = output_norm_floor(dark)
+    assert floor > 0.5
+    ends = {}
+    for norm in ("none", "instance"):
+        model = CycleGAN(output_norm=norm, lr=2e-3, lambda_identity=5.0, **SMALL)
+        ends[norm] = min(model.step(dark, dark)["cycle_A"].item() for _ in range(60))
+    assert ends["instance"] >= floor - 1e-6
+    assert ends["none"] < floor / 2
+
+
+def test_translate_is_there_and_back_in_eval_mode():
+    model = CycleGAN(output_norm="batch", **SMALL)
+    model.step(*batch())
+    real, _ = batch(5)
+    fake, rec = model.translate(real, "AtoB", batch_size=2)
+    G_AB, G_BA = copy.deepcopy(model.G_AB).eval(), copy.deepcopy(model.G_BA).eval()
+    with torch.no_grad():
+        assert torch.allclose(fake, G_AB(real), atol=1e-4) and torch.allclose(rec, G_BA(G_AB(real)), atol=1e-4)
+        assert torch.allclose(model.translate(real, "BtoA")[0], G_BA(real), atol=1e-4)
+    assert model.G_AB.training and model.G_BA.training
+
+
+def test_bf16_trains_close_to_fp32():
+    losses = [CycleGAN(precision=precision, **SMALL).step(*batch()) for precision in ("fp32", "bf16")]
+    assert losses[0]["cycle_A"].item() == pytest.approx(losses[1]["cycle_A"].item(), rel=0.02)
+    assert losses[0]["loss_G"].item() != losses[1]["loss_G"].item()
+
+
+def test_devices_and_precisions():
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") in ("cpu", "cuda", "mps")
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="cuda"):
+            resolve_device("cuda")
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    assert resolve_precision("auto", "cpu") in ("bf16", "fp32")
+    assert resolve_precision("auto", "mps") == "fp32"
+    with pytest.raises(UserError, match="fp16"):
+        resolve_precision("fp16", "cpu")

@@ -1,0 +1,168 @@
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix, eye, kron, vstack
+
+from cyclegan_lib.metrics import SCORES, Water2WineTest, outline, output_norm_floor, weighted_l1
+from cyclegan_lib.scenes import render, sample_scene
+
+floors = partial(output_norm_floor, reduction="none")
+
+
+def grid_value(value):
+    """The 8-bit level next to a value."""
+    return round((value + 1) * 127.5) / 127.5 - 1
+
+
+def exact_floor(channel):
+    """The floor as a linear programme over "how much of level k goes to value z", by HiGHS.
+
+    z is taken from a grid, so this is an upper bound, and at most its spacing too high.
+    """
+    levels, counts = np.unique(((channel.double().numpy() + 1) * 127.5).round(), return_counts=True)
+    x, share = levels / 127.5 - 1, counts / counts.sum()
+    kinks = np.arctanh(x[np.abs(x) < 1])
+    z = np.unique(np.concatenate([np.linspace(-4, 4, 801), kinks, np.linspace(-40, 40, 161)]))
+    cost = np.abs(np.tanh(z)[None] - x[:, None]).ravel()
+    shares = kron(eye(len(x)), np.ones((1, len(z))))
+    mean, square = (csr_matrix(np.tile(values, len(x))[None]) for values in (z, z**2))
+    solved = linprog(cost, A_ub=square, b_ub=[1], A_eq=vstack([shares, mean]), b_eq=np.append(share, 0), method="highs")
+    assert solved.status == 0
+    return solved.fun
+
+
+def test_a_black_and_white_picture():
+    picture = torch.ones(1, 1, 8, 8)
+    picture[..., :4] = -1
+    assert output_norm_floor(picture) == pytest.approx(1 - math.tanh(1), abs=1e-3)
+    assert output_norm_floor(picture) <= 1 - math.tanh(1)
+
+
+@pytest.mark.parametrize("value", [-1, -0.6, 0.0, 0.15, 0.3, 0.8, 1])
+def test_a_picture_of_one_value(value):
+    """Only the mean matters: it is off by |value| − 0.1921, and no more than that is needed."""
+    value = grid_value(value)
+    p = np.linspace(0.5, 0.99999, 400_000)
+    largest = (p * np.tanh(np.sqrt((1 - p) / p)) + (1 - p) * np.tanh(-np.sqrt(p / (1 - p)))).max()
+    assert largest == pytest.approx(0.1921, abs=1e-4)
+    floor = output_norm_floor(torch.full((1, 1, 16, 16), value))
+    assert floor >= max(0, abs(value) - largest) - 1e-3
+    assert floor <= exact_floor(torch.full((4, 4), value)) + 1e-9
+
+
+def test_a_picture_that_such_a_generator_can_draw():
+    for seed in range(4):
+        z = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        z = (z - z.mean((2, 3), keepdim=True)) / z.std((2, 3), keepdim=True, correction=0)
+        assert output_norm_floor(z.tanh()) == 0
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_against_an_exact_linear_programme(seed):
+    rng = np.random.default_rng(seed)
+    values = np.clip(rng.normal(rng.uniform(-0.9, 0.9), rng.uniform(0.05, 0.9), (6, 6)), -1, 1)
+    picture = torch.from_numpy(((values + 1) * 127.5).round() / 127.5 - 1)
+    floor, exact = output_norm_floor(picture[None, None]), exact_floor(picture)
+    assert floor <= exact + 1e-9
+    assert exact - floor < max(2e-3, 0.02 * exact)
+
+
+def test_it_is_never_below_the_one_line_bound_nor_above_a_reachable_picture():
+    rng = np.random.default_rng(0)
+    pictures = torch.stack([render(sample_scene(rng, liquid), 32)[0] for liquid in ("water", "wine") * 4])
+    pictures = ((pictures + 1) * 127.5).round() / 127.5 - 1
+    found = floors(pictures)
+    assert (found >= pictures.double().mean((2, 3)).abs() - 0.19207 - 1e-3).all()
+    z = pictures.double().clamp(-0.99, 0.99).atanh()
+    z = (z - z.mean((2, 3), keepdim=True)) / z.std((2, 3), keepdim=True, correction=0)
+    assert (found <= (z.tanh() - pictures).abs().mean((2, 3))).all()
+
+
+def test_what_must_not_change_it():
+    pictures = torch.rand(3, 2, 12, 12, generator=torch.Generator().manual_seed(0)) * 1.4 - 0.4
+    pictures = ((pictures + 1) * 127.5).round() / 127.5 - 1
+    found = floors(pictures)
+    shuffled = pictures.flatten(2)[..., torch.randperm(144)].reshape(pictures.shape)
+    assert torch.allclose(floors(shuffled), found, atol=1e-9)
+    assert torch.allclose(floors(-pictures), found, atol=1e-3)
+    assert torch.allclose(floors(pictures.repeat(1, 1, 2, 3)), found, atol=1e-9)
+    assert torch.allclose(floors(pictures.flip(0, 1)), found.flip(0, 1))
+    assert output_norm_floor(pictures) == pytest.approx(found.mean().item())
+    assert found.shape == (3, 2)
+
+
+def test_values_between_levels_lower_the_bound_and_never_raise_it():
+    picture = torch.full((1, 1, 4, 4), 0.5 + 0.3 / 255)
+    assert output_norm_floor(picture) <= exact_floor(torch.full((4, 4), 0.5)) + 0.3 / 255
+
+
+# The scores
+
+
+@pytest.fixture(scope="module")
+def test(tiny_root):
+    return Water2WineTest(tiny_root, (32, 32))
+
+
+def test_the_answer_has_a_perfect_score(test):
+    scores = test.scores(test.target["A"], test.target["B"])
+    assert scores == {"liquid_error": 0, "background_error": 0, "glass_error": 0, "success_rate": 1}
+
+
+def test_doing_nothing_keeps_the_background_and_fails(test):
+    baselines = test.baselines()
+    assert set(baselines) == {f"{b}_{s}" for b in ("identity", "mean_match") for s in SCORES}
+    assert baselines["identity_background_error"] == 0
+    assert baselines["identity_success_rate"] == 0
+    assert baselines["identity_liquid_error"] > 0.3
+
+
+def test_each_score_sees_its_own_part(test):
+    def changed(weight):
+        return {d: test.target[d] + 0.4 * weight[d] * (1 - 2 * (test.target[d] > 0).float()) for d in "AB"}
+
+    liquid = changed({d: test.liquid[d] for d in "AB"})
+    scores = test.scores(liquid["A"], liquid["B"])
+    assert scores["liquid_error"] > 0.3 and scores["background_error"] == 0
+    outside = changed({d: (test.glass[d] == 0).float() for d in "AB"})
+    scores = test.scores(outside["A"], outside["B"])
+    assert scores["background_error"] > 0.3 and scores["liquid_error"] == 0 and scores["success_rate"] == 1
+
+
+def test_success_is_nearer_to_the_answer_than_to_the_original(test):
+    def between(share):
+        return [torch.lerp(test.real[d], test.target[d], share) for d in "AB"]
+
+    assert test.scores(*between(0.45))["success_rate"] == 0
+    assert test.scores(*between(0.55))["success_rate"] == 1
+    half = [between(0.9)[0], test.real["B"]]
+    assert test.scores(*half)["success_rate"] == 0.5
+
+
+def test_mean_match_is_one_colour_shift(test):
+    baselines = test.baselines()
+    assert 0 < baselines["mean_match_background_error"] < 0.3
+
+
+def test_other_sizes_and_grey(tiny_root):
+    test = Water2WineTest(tiny_root, (24, 40), channels=1, limit=2)
+    assert test.real["A"].shape == test.target["A"].shape == (2, 1, 24, 40)
+    assert test.scores(test.target["A"], test.target["B"])["liquid_error"] == 0
+
+
+def test_weighted_l1_by_hand():
+    a, b = torch.zeros(1, 3, 2, 2), torch.ones(1, 3, 2, 2)
+    b[..., 0] = 3
+    weight = torch.tensor([[[[1.0, 0.5], [0.0, 0.0]]]])
+    assert weighted_l1(a, b, weight).item() == pytest.approx((3 * 1 + 1 * 0.5) / 1.5)
+
+
+def test_outline_is_the_edge():
+    mask = torch.zeros(1, 1, 9, 9)
+    mask[..., 2:7, 2:7] = 1
+    edge = outline(mask)[0, 0]
+    assert edge[4].tolist() == [0, 1, 1, 0, 0, 0, 1, 1, 0]

@@ -1,0 +1,140 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclegan_lib.scenes import (
+    GLASSES,
+    LIQUIDS,
+    counterfactual,
+    main,
+    read_scenes,
+    render,
+    sample_scene,
+    to_image,
+    write_dataset,
+)
+
+
+def scenes(count, liquid="water", seed=0, **kwargs):
+    rng = np.random.default_rng(seed)
+    return [sample_scene(rng, liquid, **kwargs) for _ in range(count)]
+
+
+def is_light(scene):
+    return np.mean(scene.background_top) > 0.5
+
+
+@pytest.mark.parametrize("size", [32, 64, 100, 256])
+def test_shapes_and_ranges(size):
+    picture, liquid, glass = render(scenes(1)[0], size)
+    assert picture.shape == (3, size, size) and liquid.shape == glass.shape == (1, size, size)
+    assert picture.dtype == torch.float32 and picture.min() >= -1 and picture.max() <= 1
+    for mask in (liquid, glass):
+        assert mask.min() == 0 and mask.max() == 1
+        assert ((mask > 0) & (mask < 1)).any(), "an edge without anti-aliasing"
+
+
+@pytest.mark.parametrize("liquid", LIQUIDS)
+def test_a_counterfactual_differs_in_the_liquid_alone(liquid):
+    for scene in scenes(12, liquid):
+        picture, mask, glass = render(scene, 64)
+        other, other_mask, other_glass = render(counterfactual(scene), 64)
+        assert torch.equal(mask, other_mask) and torch.equal(glass, other_glass)
+        outside = (mask == 0).expand(3, -1, -1)
+        assert torch.equal(picture[outside], other[outside])
+        inside = (mask == 1).expand(3, -1, -1)
+        assert (picture[inside] - other[inside]).abs().mean() > 0.2
+        assert dataclasses.replace(counterfactual(scene), liquid=liquid) == scene
+        assert counterfactual(counterfactual(scene)) == scene
+
+
+def test_the_liquid_is_in_the_glass_and_the_glass_in_the_picture():
+    for scene in scenes(40) + scenes(40, "wine"):
+        _, liquid, glass = render(scene, 64)
+        assert (liquid <= glass + 1e-6).all()
+        assert liquid.mean() > 0.01
+        border = torch.cat([glass[:, 0], glass[:, -1], glass[:, :, 0], glass[:, :, -1]], 1)
+        assert border.max() == 0, "the glass is cut off"
+
+
+def test_more_fill_is_more_liquid():
+    scene = scenes(1)[0]
+    areas = [render(dataclasses.replace(scene, fill=fill), 64)[1].sum() for fill in (0.3, 0.5, 0.7, 0.9)]
+    assert areas == sorted(areas) and areas[0] < areas[-1]
+
+
+def test_a_large_picture_is_the_small_one_in_detail():
+    for scene in scenes(4) + scenes(4, "wine"):
+        small, large = render(scene, 64)[0], render(scene, 256)[0]
+        shrunk = torch.nn.functional.avg_pool2d(large[None], 4)[0]
+        assert (small - shrunk).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("confounding", [0.0, 0.5, 0.95, 1.0])
+def test_confounding_is_the_probability_that_glass_and_background_follow(confounding):
+    n = 800
+    for liquid in LIQUIDS:
+        found = scenes(n, liquid, confounding=confounding)
+        follows_light = np.mean([is_light(s) == (liquid == "water") for s in found])
+        follows_glass = np.mean([s.glass == GLASSES[LIQUIDS.index(liquid)] for s in found])
+        margin = 4 * (confounding * (1 - confounding) / n) ** 0.5
+        assert abs(follows_light - confounding) <= margin
+        assert abs(follows_glass - confounding) <= margin
+
+
+def test_the_glass_can_be_confounded_apart():
+    found = scenes(400, "wine", confounding=1.0, glass_confounding=0.5)
+    assert not any(is_light(s) for s in found)
+    assert 0.4 < np.mean([s.glass == "wineglass" for s in found]) < 0.6
+
+
+def test_a_scene_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        scenes(1)[0].liquid = "wine"
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"liquid": "beer"}, {"confounding": 1.1}, {"confounding": -0.1}, {"glass_confounding": 2}]
+)
+def test_impossible_scenes_are_refused(kwargs):
+    with pytest.raises(ValueError, match=str(next(iter(kwargs.values())))):
+        sample_scene(np.random.default_rng(0), **{"liquid": "water", **kwargs})
+
+
+def test_one_seed_one_set_of_bytes(tmp_path):
+    kwargs = dict(num_train=3, num_test=2, size=32)
+    a, b = (write_dataset(tmp_path / name, seed=7, **kwargs) for name in "ab")
+    c = write_dataset(tmp_path / "c", seed=8, **kwargs)
+    files = sorted(path.relative_to(a) for path in a.rglob("*") if path.is_file())
+    assert len(files) == 2 * 3 + 2 * 2 + 1
+    assert all((a / path).read_bytes() == (b / path).read_bytes() for path in files)
+    assert all((a / path).read_bytes() != (c / path).read_bytes() for path in files)
+
+
+def test_a_picture_does_not_depend_on_how_many_there_are(tmp_path):
+    few = write_dataset(tmp_path / "few", num_train=2, num_test=1, size=32)
+    more = write_dataset(tmp_path / "more", num_train=3, num_test=2, size=32)
+    for name in ("trainA/0001.png", "testB/0000.png"):
+        assert (few / name).read_bytes() == (more / name).read_bytes()
+
+
+def test_scenes_json_draws_every_picture_again(tiny_root):
+    for name, scene in read_scenes(tiny_root).items():
+        with Image.open(tiny_root / name) as image:
+            assert np.array_equal(np.array(image), np.array(to_image(render(scene, 32)[0])))
+    assert json.loads((tiny_root / "scenes.json").read_text())["confounding"] == 0.5
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = f"--data_root {tmp_path} --num_train 2 --num_test 1 --size 32".split()
+    main(arguments)
+    assert len(list((tmp_path / "water2wine").rglob("*.png"))) == 6
+    for wrong in ([], ["--overwrite", "--confounding", "2"], ["--overwrite", "--num_test", "0"]):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments + wrong)
+        assert stop.value.code == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
