@@ -59,12 +59,11 @@ class TrainingControls:
             self.lambda_cycle, self.lambda_identity, self.output_norm,
         ])  # fmt: skip
 
-    def find_datasets(self, choose=None):
-        """List the data sets that are there, and water2wine, which can be drawn."""
+    def find_datasets(self, choose=GENERATED):
+        """List the data sets that are there, and water2wine, which can be drawn; choose one."""
         found = {folder.parent.name for folder in self.data_root.glob(f"*/{next(iter(SPLITS))}")}
         self.dataset.options = [GENERATED, *sorted(found - {GENERATED})]
-        if choose:
-            self.dataset.value = choose
+        self.dataset.value = choose
 
     def config(self, steps=None):
         """A `TrainConfig`: the demo's, with what the controls say.
