@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full lab venv lint address
+.PHONY: demo test test-full lab venv lint results address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
 
@@ -23,6 +23,12 @@ test-full: venv lint  ## the same with the notebooks as a learner runs them
 
 lab: venv  ## JupyterLab, at the playground
 	.venv/bin/jupyter lab playground.ipynb
+
+results: venv  ## the runs behind the README's figures: three seeds, and one with the norm (20 minutes)
+	for seed in 0 1 2; do \
+	  $(PY) -m cyclegan_lib.train $(DEMO) --seed $$seed --run_name demo_none_$$seed $(ARGS) || exit; done
+	$(PY) -m cyclegan_lib.train $(DEMO) --seed 0 --output_norm instance --run_name demo_instance_0 $(ARGS)
+	$(PY) .ci/results.py
 
 lint: venv
 	$(PY) -m ruff check .

@@ -148,6 +148,13 @@ def prepare_dataset(data_root, name, pixels=64):
     if name == GENERATED and not root.exists():
         print(f"drawing {root} …", flush=True)
         write_dataset(root, size=pixels)
+    drawn = drawn_size(root)
+    if drawn and drawn < pixels:
+        print(
+            f"warning: {root} was drawn at {drawn} pixels and is scaled up to {pixels}; for sharp pictures: "
+            f"python -m cyclegan_lib.scenes --data_root {data_root} --dataset_name {name} --size {pixels} --overwrite",
+            file=sys.stderr,
+        )
     for warning in check_dataset(root)["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     return root

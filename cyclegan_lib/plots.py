@@ -120,15 +120,17 @@ def compare_arms(histories, floors, title=None, smooth=25):
 
 
 def draw_floors(axes, floors):
-    """The output-norm floor as a black dashed line with its value on it."""
-    for domain, floor in (floors or {}).items():
+    """The output-norm floors as black dashed lines, with their values written under the lowest."""
+    if not floors:
+        return
+    for floor in floors.values():
         axes.axhline(floor, color="black", linestyle="--", linewidth=1)
-        lower = len(floors) > 1 and domain == min(floors, key=floors.get)
-        axes.annotate(
-            f"floor {domain} with the norm: {floor:.3f}", (0, floor), (4, -3 if lower else 3),
-            xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8,
-            va="top" if lower else "bottom",
-        )  # fmt: skip
+    values = ", ".join(f"{domain} {floor:.3f}" for domain, floor in floors.items())
+    axes.annotate(
+        f"floor with the norm: {values}", (1, min(floors.values())), (-4, -3),
+        xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, ha="right", va="top",
+        bbox=dict(facecolor="white", edgecolor="none", alpha=0.8, pad=0.5),
+    )  # fmt: skip
 
 
 def _curve(axes, history, name, colour, label, smooth):

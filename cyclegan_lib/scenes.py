@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from tqdm.auto import tqdm
 
 from cyclegan_lib.cli import Parser, UserError
 
@@ -307,7 +308,8 @@ def write_dataset(root, num_train=400, num_test=100, size=64, confounding=0.5, g
     }  # fmt: skip
     for number, (split, liquid) in enumerate(SPLITS.items()):
         (partial / split).mkdir(parents=True)
-        for i in range(num_train if split.startswith("train") else num_test):
+        count = num_train if split.startswith("train") else num_test
+        for i in tqdm(range(count), split, delay=2, leave=False):
             rng = np.random.default_rng([seed, number, i])
             scene = sample_scene(rng, liquid, confounding, glass_confounding)
             name = f"{split}/{i:04d}.png"
@@ -322,6 +324,12 @@ def read_scenes(root):
     """`root`/scenes.json → {"testA/0000.png": Scene, …}, to render masks and counterfactuals from."""
     record = json.loads((Path(root) / "scenes.json").read_text())
     return {name: Scene(**fields) for name, fields in record["scenes"].items()}
+
+
+def drawn_size(root):
+    """The side in pixels that a data set was drawn at; None for one that wasn't drawn."""
+    path = Path(root) / "scenes.json"
+    return json.loads(path.read_text())["size"] if path.is_file() else None
 
 
 def main(argv=None):

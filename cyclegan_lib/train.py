@@ -225,7 +225,7 @@ class Trainer:
         batches = training_batches(
             self.data, config.batch_size, self.step, self.total_steps, config.num_workers, pinned
         )
-        with log, _stop_signals() as stop, _bar(self) as bar:
+        with log, _StopSignals() as stop, _bar(self) as bar:
             for real_A, real_B in batches:
                 real_A = real_A.to(self.device, non_blocking=pinned)
                 real_B = real_B.to(self.device, non_blocking=pinned)
@@ -236,14 +236,14 @@ class Trainer:
                 log.add(self.step, self.epoch, lr, losses)
                 bar.update()
                 ends_epoch = self.step % self.steps_per_epoch == 0
-                if self.step % FLUSH_STEPS == 0 or ends_epoch or stop or self.step == self.total_steps:
+                if self.step % FLUSH_STEPS == 0 or ends_epoch or stop.asked or self.step == self.total_steps:
                     bar.set_description(f"epoch {self.epoch}/{config.num_epochs}", refresh=False)
                     bar.set_postfix(log.flush())
                     if callback:
                         callback(self)
                 if ends_epoch and self.step < self.total_steps:
                     self._end_epoch()
-                if stop:
+                if stop.asked:
                     break
         self.stopped = self.step < self.total_steps
         self.seconds_training = time.perf_counter() - began
@@ -386,8 +386,8 @@ def read_history(path):
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-class _stop_signals:  # noqa: N801  (a context manager, used like a function)
-    """Within it, Ctrl-C and SIGTERM only ask to stop, between two steps; a second one insists."""
+class _StopSignals:
+    """Within it, Ctrl-C and SIGTERM only set `asked`, to stop between two steps; a second one insists."""
 
     def __enter__(self):
         self.asked, self.before = False, {}
@@ -400,9 +400,6 @@ class _stop_signals:  # noqa: N801  (a context manager, used like a function)
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-    def __bool__(self):
-        return self.asked
 
     def __exit__(self, *error):
         for number, handler in self.before.items():

@@ -261,6 +261,11 @@ def test_water2wine_is_drawn_when_it_is_missing(tiny_config, tmp_path, monkeypat
     assert drawn == [32]
 
 
+def test_training_larger_than_the_drawing_is_said(tiny_config, capsys):
+    Trainer(tiny_config(img_height=64, img_width=64))
+    assert "drawn at 32 pixels" in capsys.readouterr().err
+
+
 def test_fit_counts_steps(tiny_config):
     assert fit(tiny_config(), steps=7).max_steps == 7 and fit(tiny_config(), steps=7).num_epochs == 3
     fitted = fit(tiny_config(), minutes=0.05)
@@ -282,14 +287,19 @@ def test_going_on_after_an_epoch_ends_with_the_same_bits(finished, tmp_path):
 
 
 def test_interrupted_in_the_middle_of_an_epoch_and_resumed(finished, tmp_path):
-    def interrupt(trainer):
-        if trainer.step == 3:  # called at the end of epoch 1: asks during step 4
-            signal.raise_signal(signal.SIGINT)
-
     config = dataclasses.replace(finished.config, output_root=tmp_path, checkpoint_interval=0)
-    stopped = train(config, callback=interrupt)
-    assert stopped.stopped and stopped.step == 3 and stopped.scores is None
-    resumed = train(dataclasses.replace(config, start_from=stopped.epoch))
+    trainer = Trainer(config)
+    plain_step = trainer.model.step
+
+    def step(real_A, real_B):
+        if trainer.step == 4:  # the second step of epoch 2
+            signal.raise_signal(signal.SIGINT)
+        return plain_step(real_A, real_B)
+
+    trainer.model.step = step
+    stopped = trainer.run()
+    assert stopped.stopped and stopped.step == 5 and stopped.epoch == 2 and stopped.scores is None
+    resumed = train(dataclasses.replace(config, start_from=2))
     assert not resumed.stopped
     assert checkpoint(resumed, 3) == checkpoint(finished, 3)
     assert resumed.history == finished.history

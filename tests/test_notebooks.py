@@ -1,0 +1,176 @@
+"""The mechanical habits of the notebooks, and the exercises in them."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+
+from cyclegan_lib.metrics import output_norm_floor
+from cyclegan_lib.scenes import read_scenes, render
+
+ROOT = Path(__file__).resolve().parents[1]
+PLAYGROUND = ROOT / "playground.ipynb"
+NOTEBOOKS = [PLAYGROUND, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
+TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output", "raises-exception", "exercise", "checker"}
+MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2}
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def code_cells(path):
+    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+def markdown(path):
+    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
+
+
+@each_notebook
+def test_it_is_one_clean_run_from_top_to_bottom(path):
+    cells = code_cells(path)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    for cell in cells:
+        assert all(output.output_type != "error" for output in cell.outputs)
+        assert all(output.get("execution_count") in (None, cell.execution_count) for output in cell.outputs)
+        if "nbval-check-output" in cell.metadata.get("tags", []):
+            assert cell.outputs, "nothing to check"
+    assert "CYCLEGAN_QUICK" in cells[0].source, "the set-up cell comes first"
+    assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
+
+
+@each_notebook
+def test_it_is_small_and_has_no_widget_state(path):
+    assert path.stat().st_size < MEGABYTES.get(path.name, 1) * 1e6
+    assert "widgets" not in json.loads(path.read_text())["metadata"]
+
+
+@each_notebook
+def test_cells_are_short_and_define_one_thing(path):
+    for cell in code_cells(path):
+        assert len(cell.source.splitlines()) <= 20, cell.source[:80]
+        assert len(re.findall(r"^(?:def|class) ", cell.source, re.M)) <= 1, cell.source[:80]
+        assert set(cell.metadata.get("tags", [])) <= TAGS
+
+
+@each_notebook
+def test_its_first_cell_asks_and_its_last_answers(path):
+    first, last = markdown(path)[0], nbformat.read(path, 4).cells[-1].source
+    assert "colab-badge.svg" in first and "**The question.**" in first and "**Time.**" in first
+    assert last.rstrip().split("\n## The answer\n")[-1].count(".") >= 3 and "## The answer" in last
+
+
+@each_notebook
+def test_predictions_are_folded(path):
+    text = "\n".join(markdown(path))
+    assert text.count("<b>Predict:</b>") >= 4
+    assert text.count("<details>") == text.count("</details>") == text.count("<summary>")
+    assert text.count("<details><summary>") == text.count("<details>")
+
+
+@each_notebook
+def test_pictures_have_alt_text(path):
+    for cell in code_cells(path):
+        assert cell.source.count("plots.show(") == len(re.findall(r"\balt=", cell.source)), cell.source[:80]
+
+
+# The set-up cell
+
+
+def set_up():
+    return code_cells(PLAYGROUND)[0].source
+
+
+@each_notebook
+def test_the_set_up_cell_is_the_same_in_all(path):
+    def without_numbers(text):
+        return re.sub(r"(?m)^(MINUTES|STEPS) = .*$", "", text)
+
+    assert without_numbers(code_cells(path)[0].source) == without_numbers(set_up())
+
+
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A folder with no repository around it, in a Python that has no cyclegan_lib."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    calls = []
+    monkeypatch.setattr(subprocess, "run", lambda command, **kwargs: calls.append(command))
+    return calls
+
+
+def test_it_finds_the_package_beside_the_notebook_and_above_it(tmp_path, monkeypatch):
+    (tmp_path / "cyclegan_lib").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: pytest.fail("installed what is there"))
+    for folder in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(folder)
+        names = {}
+        exec(set_up(), names)
+        assert names["HOME"] == tmp_path and str(tmp_path) in sys.path
+
+
+def test_it_installs_from_the_repositorys_address_as_on_colab(alone, monkeypatch):
+    names = {}
+
+    def found_after_installing(name):
+        return object() if alone else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", found_after_installing)
+    exec(set_up(), names)
+    assert len(alone) == 1 and alone[0][1:4] == ["-m", "pip", "install"]
+    assert alone[0][-1] == f"git+{names['REPOSITORY']}"
+
+
+def test_it_says_plainly_what_to_do_when_neither_works(alone):
+    with pytest.raises(ImportError, match="clone or download"):
+        exec(set_up(), {})
+
+
+@pytest.mark.parametrize(("value", "quick"), [("1", True), ("", False)])
+def test_quick_cuts_training_to_a_handful_of_steps(monkeypatch, value, quick):
+    monkeypatch.setenv("CYCLEGAN_QUICK", value)
+    names = {}
+    exec(set_up(), names)
+    assert (names["STEPS"] is not None and names["STEPS"] < 20) == quick
+
+
+# Exercises
+
+
+def exercises(path):
+    """(stub, checker, solution) of every exercise."""
+    cells = nbformat.read(path, 4).cells
+    found = []
+    for i, cell in enumerate(cells):
+        if "exercise" not in cell.metadata.get("tags", []):
+            continue
+        assert "checker" in cells[i + 1].metadata.get("tags", [])
+        folded = cells[i + 2].source.split("<details><summary>Solution</summary>")[1]
+        found.append((cell.source, cells[i + 1].source, re.search(r"```python\n(.*?)```", folded, re.S)[1]))
+    return found
+
+
+def test_the_playgrounds_exercise(tiny_root):
+    pictures = torch.stack([render(scene, 32)[0] for name, scene in read_scenes(tiny_root).items() if "testA" in name])
+    [(stub, checker, solution)] = exercises(PLAYGROUND)
+    answers = {}
+    for name, source in {
+        "stub": stub,
+        "solution": solution,
+        "no clamp": "def simple_floor(p):\n    return p.mean((2, 3)).abs() - 0.1921",
+        "too high": "def simple_floor(p):\n    return (p.abs().mean((2, 3)) - 0.1921).clamp(min=0)",
+    }.items():
+        names = {"torch": torch, "test": {"A": pictures}, "output_norm_floor": output_norm_floor}
+        exec(source, names)
+        exec(checker, names)
+        answers[name] = names["check_simple_floor"]()
+    assert answers["stub"].startswith("not yet") and answers["solution"].startswith("right")
+    assert answers["no clamp"].startswith("not right") and answers["too high"].startswith("not right")

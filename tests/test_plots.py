@@ -1,0 +1,89 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cyclegan_lib import plots
+
+
+def image(figure, dpi=100):
+    return np.array(Image.open(io.BytesIO(plots.to_png(figure, dpi))).convert("RGB"))
+
+
+def history(values):
+    names = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B")
+    return [{"step": i + 1, "identity": None, **dict.fromkeys(names, value)} for i, value in enumerate(values)]
+
+
+def test_colours_are_absolute():
+    """A picture of little contrast stays one: nothing is stretched to black and white."""
+    pictures = torch.full((1, 3, 8, 8), -0.2)
+    pictures[..., :4] = 0.2
+    shown = image(plots.picture_rows({"grey": pictures, "white": torch.ones(1, 3, 8, 8)}))
+    levels = set(np.unique(shown[: shown.shape[0] // 2, -60:]))
+    assert {102, 153} <= levels and 0 not in levels
+    assert plots.to_pixels(torch.full((1, 2, 2), 3.0)).max() == 1
+
+
+def test_pixels_are_shown_as_pixels():
+    pictures = torch.ones(1, 3, 4, 4)
+    pictures[..., ::2] = -1
+    shown = image(plots.picture_rows({"stripes": pictures}), dpi=200)
+    assert set(np.unique(shown[60, -150:-20])) == {0, 255}
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 64, 64), (2, 1, 32, 64), (1, 3, 96, 48)])
+def test_a_sheet_has_room_for_its_names_and_title(shape):
+    pictures = torch.zeros(shape)
+    rows = {"real_A": pictures, "fake_B": pictures, "a name": pictures}
+    figure = plots.picture_rows(rows, "A title", columns=[f"column {i}" for i in range(shape[0])])
+    assert inside(figure) and len(figure.axes) == 3 * shape[0]
+    for axes in figure.axes:
+        box = axes.get_position()
+        inches = figure.get_size_inches()
+        assert box.height * inches[1] / (box.width * inches[0]) == pytest.approx(shape[2] / shape[3])
+
+
+def inside(figure):
+    """Whether all texts of a figure are within it."""
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    boxes = [text.get_window_extent() for text in figure.findobj(lambda a: hasattr(a, "get_text")) if text.get_text()]
+    return all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for b in boxes)
+
+
+def test_curves_show_the_floor_with_its_value():
+    figure = plots.loss_curves(history([0.5, 0.4, 0.3]), {"A": 0.24, "B": 0.336}, "Losses")
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    assert texts == ["floor with the norm: A 0.240, B 0.336"]
+    assert inside(figure)
+
+
+def test_arms_have_their_own_colours_and_both_floors():
+    figure = plots.compare_arms({"none": history([0.3, 0.1]), "instance": history([0.4, 0.35])}, {"A": 0.2, "B": 0.3})
+    for axes, domain in zip(figure.axes, "AB", strict=True):
+        colours = {line.get_color() for line in axes.lines}
+        assert {plots.COLOURS["none"], plots.COLOURS["instance"], "black"} <= colours
+        assert axes.texts[0].get_text() == f"floor with the norm: {domain} {dict(A=0.2, B=0.3)[domain]:.3f}"
+    assert inside(figure)
+
+
+def test_no_history_yet_is_an_empty_figure():
+    assert image(plots.loss_curves([], {"A": 0.2, "B": 0.2})).size
+
+
+def test_the_same_figure_is_the_same_bytes():
+    def make():
+        return plots.to_png(plots.loss_curves(history(range(50)), {"A": 0.2, "B": 0.3}))
+
+    assert make() == make()
+
+
+def test_no_figure_stays_open():
+    import matplotlib.pyplot as plt
+
+    before = plt.get_fignums()
+    plots.to_png(plots.picture_rows({"a": torch.zeros(1, 3, 8, 8)}))
+    assert plt.get_fignums() == before

@@ -1,0 +1,203 @@
+"""The project's own files, held to one another."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomllib
+import yaml
+from packaging.requirements import Requirement
+
+from cyclegan_lib.train import demo_config
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ADDRESS = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
+PLAYGROUND = ROOT / "playground.ipynb"
+CONDA_NAMES = {"torch": "pytorch"}
+
+
+def requirements():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    texts = PYPROJECT["project"]["dependencies"] + extras["notebooks"] + extras["test"]
+    return [Requirement(text) for text in texts]
+
+
+def pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if "==" in line)
+
+
+def test_every_requirement_is_pinned_to_a_version_in_its_range():
+    for requirement in requirements() + [Requirement(PYPROJECT["project"]["optional-dependencies"]["tensorboard"][0])]:
+        assert requirement.specifier.contains(pins()[requirement.name]), requirement
+    assert pins()["torch"] == "2.13.0" and pins()["torchvision"] == "0.28.0"
+    assert not [pin for pin in pins().values() if "+" in pin], "a local version, which other machines don't have"
+
+
+def test_conda_users_get_the_same():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    conda = {re.split("[=<>]", name)[0] for name in dependencies if isinstance(name, str)} - {"python", "pip"}
+    assert conda == {CONDA_NAMES.get(r.name, r.name) for r in requirements()}
+    assert {"pip": ["--editable ."]} in dependencies
+
+
+def test_ranges_admit_colabs_own_packages():
+    """Versions of a Colab that is some time behind: nothing large may be installed again."""
+    colab = {"torch": "2.6.0", "torchvision": "0.21.0", "numpy": "2.0.2", "ipywidgets": "7.7.1", "pillow": "11.1.0",
+             "matplotlib": "3.10.0", "safetensors": "0.5.3", "tqdm": "4.67.1"}  # fmt: skip
+    for text in PYPROJECT["project"]["dependencies"]:
+        requirement = Requirement(text)
+        assert requirement.specifier.contains(colab[requirement.name]), text
+
+
+def test_ci_and_workflow_call_the_readmes_test_command():
+    assert "make test\n" in (ROOT / ".ci" / "run").read_text()
+    assert "bash .ci/run" in (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert "make demo" in readme and "make test" in readme
+
+
+# The address
+
+
+def named_addresses(text):
+    return set(re.findall(r"github\.com/(?:github/)?([\w.-]+/[\w.-]+?)(?=[/\"#)\s\\]|\.git|$)", text))
+
+
+OTHERS = {"junyanz/pytorch-CycleGAN-and-pix2pix", "eriklindernoren/PyTorch-GAN", "naoto0804/chainer-cyclegan"}
+
+
+@pytest.mark.parametrize(
+    "name", ["README.md", "CITATION.cff", "data/README.md", "notebooks/README.md", "playground.ipynb"]
+)
+def test_the_address_stands_in_one_place(name):
+    assert named_addresses((ROOT / name).read_text()) - OTHERS <= {ADDRESS}
+
+
+def test_badges_and_set_up_cells_have_the_address():
+    for notebook in [PLAYGROUND, *sorted((ROOT / "notebooks").glob("*.ipynb"))]:
+        text = notebook.read_text()
+        assert f"colab.research.google.com/github/{ADDRESS}/blob/main/{notebook.relative_to(ROOT).as_posix()}" in text
+        assert f'REPOSITORY = \\"https://github.com/{ADDRESS}\\"' in text
+    assert f"colab.research.google.com/github/{ADDRESS}/blob/main/playground.ipynb" in (ROOT / "README.md").read_text()
+
+
+def test_the_address_command(tmp_path):
+    for name in (
+        ".ci",
+        "notebooks",
+        "data/README.md",
+        "README.md",
+        "CITATION.cff",
+        "pyproject.toml",
+        "playground.ipynb",
+    ):
+        target = tmp_path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(ROOT / name, target) if (ROOT / name).is_dir() else shutil.copy(ROOT / name, target)
+
+    def address(*arguments):
+        command = [sys.executable, tmp_path / ".ci" / "address.py", *arguments]
+        return subprocess.run(command, capture_output=True, text=True).returncode
+
+    assert address("somebody/some.repo") == 0
+    for name in ("README.md", "CITATION.cff", "playground.ipynb", "pyproject.toml"):
+        text = (tmp_path / name).read_text()
+        assert "somebody/some.repo" in text and (ADDRESS not in text), name
+    json.loads((tmp_path / "playground.ipynb").read_text())
+    assert address("no-slash") != 0 and address() != 0
+    assert address(ADDRESS) == 0
+    for name in ("README.md", "playground.ipynb"):
+        assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "not undone by the way back"
+
+
+# What the README says
+
+
+def test_the_readmes_figures_are_those_of_the_committed_runs():
+    readme = (ROOT / "README.md").read_text()
+    record = json.loads((ROOT / "data" / "demo" / "scores.json").read_text())
+    for run, label in [("demo_none_0", "seed 0"), ("demo_none_1", "seed 1"), ("demo_none_2", "seed 2"),
+                       ("demo_instance_0", "with the norm, seed 0")]:  # fmt: skip
+        row = next(line for line in readme.splitlines() if line.startswith(f"| {label} |"))
+        names = ("success_rate", "background_error", "liquid_error", "cycle_A", "cycle_B")
+        assert [cell.strip() for cell in row.split("|")[2:7]] == [f"{record[run][name]:.3f}" for name in names]
+    for run in ("demo_none_0", "demo_none_1", "demo_none_2", "demo_instance_0"):
+        config, demo = record[run]["config"], demo_config()
+        same = ("lr", "lambda_identity", "lambda_cycle", "base_channels", "num_residual", "num_epochs", "batch_size")
+        assert all(config[name] == getattr(demo, name) for name in same)
+    for d in "AB":
+        assert f"{record['demo_none_0'][f'floor_{d}']:.3f}" in readme
+        assert record["demo_instance_0"][f"cycle_{d}"] > record["demo_instance_0"][f"floor_{d}"]
+        assert all(record[f"demo_none_{seed}"][f"cycle_{d}"] < record["demo_none_0"][f"floor_{d}"] for seed in range(3))
+
+
+def test_links_and_pictures_of_the_readmes_are_there():
+    for path in (ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "notebooks" / "README.md"):
+        for alt, link in re.findall(r"(!?\[[^\]]*\])\(([^)]+)\)", path.read_text()):
+            if link.startswith(("http", "#")):
+                continue
+            assert (path.parent / link.split("#")[0]).exists(), link
+            assert not alt.startswith("!") or len(alt) > 20, f"no alt text for {link}"
+
+
+def test_the_layout_in_the_readme_names_every_module():
+    readme = (ROOT / "README.md").read_text()
+    for module in (ROOT / "cyclegan_lib").glob("*.py"):
+        assert module.name == "__init__.py" or f"`{module.name}`" in readme, module.name
+
+
+FLOORS = [
+    {"cli", "torchvision_shim"},
+    {"models", "losses", "plots", "scenes"},
+    {"cyclegan", "checkpoints", "datasets", "metrics"},
+    {"train", "widgets"},
+]
+
+
+def test_no_module_imports_from_a_floor_above():
+    floor_of = {name: i for i, names in enumerate(FLOORS) for name in names}
+    for path in (ROOT / "cyclegan_lib").glob("*.py"):
+        if path.name == "__init__.py":
+            continue
+        text = path.read_text()
+        imported = set(re.findall(r"(?:from|import) cyclegan_lib\.(\w+)", text))
+        for names in re.findall(r"from cyclegan_lib import (.+)", text):
+            imported |= set(re.findall(r"\w+", names))
+        assert all(floor_of[name] <= floor_of[path.stem] for name in imported), path.name
+
+
+# torchvision beside another torch
+
+
+def run_shim(tmp_path, body):
+    (tmp_path / "torchvision").mkdir()
+    (tmp_path / "torchvision" / "__init__.py").write_text(body)
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n" + (
+        "import cyclegan_lib.torchvision_shim as shim, torchvision\nprint(hasattr(shim, '_library'), torchvision.value)"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_the_shim_does_nothing_where_torchvision_loads(tmp_path):
+    assert run_shim(tmp_path, "value = 1\n").stdout.split() == ["False", "1"]
+
+
+def test_the_shim_declares_operators_after_that_error_alone(tmp_path):
+    body = (
+        "import torch\n"
+        "if not hasattr(torch.ops.torchvision, 'qnms'):\n"
+        "    raise RuntimeError('operator torchvision::nms does not exist')\n"
+        "value = 2\n"
+    )
+    assert run_shim(tmp_path, body).stdout.split() == ["True", "2"]
+
+
+def test_the_shim_hides_no_other_error(tmp_path):
+    found = run_shim(tmp_path, "raise RuntimeError('something else')\n")
+    assert found.returncode != 0 and "something else" in found.stderr
