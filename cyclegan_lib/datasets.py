@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.cli import Parser, UserError
-from cyclegan_lib.scenes import SPLITS, write_dataset
+from cyclegan_lib.scenes import SPLITS, drawn_size, write_dataset
 from torchvision.transforms.v2 import functional as TF
 
 LOAD_SCALE = 1.12  # training pictures are resized to this much more than the crop (256 → 286)
