@@ -11,6 +11,17 @@ class UserError(ValueError):
     """
 
 
+def plain_name(option, name):
+    """`name`, if it can only be a folder's name.
+
+    Raises:
+        UserError: if it could be a path, and so lead out of the folder that it belongs in.
+    """
+    if not name or name.startswith(".") or any(mark in name for mark in "/\\:\0"):
+        raise UserError(f"--{option} {name!r}: give the plain name of a folder, not a path")
+    return name
+
+
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that shows defaults in its help and leaves the usage out of errors."""
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
-from cyclegan_lib.cli import Parser, UserError
+from cyclegan_lib.cli import Parser, UserError, plain_name
 from cyclegan_lib.scenes import SPLITS, drawn_size, write_dataset
 from torchvision.transforms.v2 import functional as TF
 
@@ -128,14 +128,8 @@ def map_pictures(function, paths, description):
 
 
 def dataset_folder(data_root, name):
-    """`data_root`/`name`.
-
-    Raises:
-        UserError: for a name that is a path, so that none climbs out of `data_root`.
-    """
-    if not name or name in (".", "..") or any(mark in name for mark in ("/", "\\", ":", "\0")):
-        raise UserError(f"dataset_name {name!r}: give the name of a folder in {data_root}, not a path")
-    return Path(data_root) / name
+    """`data_root`/`name`; the name cannot climb out of `data_root`."""
+    return Path(data_root) / plain_name("dataset_name", name)
 
 
 def prepare_dataset(data_root, name, pixels=64):

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from cyclegan_lib.cli import Parser, UserError
+from cyclegan_lib.cli import Parser, UserError, plain_name
 
 LIQUIDS = ("water", "wine")
 GLASSES = ("tumbler", "wineglass")
@@ -351,7 +351,7 @@ def main(argv=None):
         for name, least in [("num_train", 1), ("num_test", 1), ("size", 8)]:
             if getattr(args, name) < least:
                 raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-        root = args.data_root / args.dataset_name
+        root = args.data_root / plain_name("dataset_name", args.dataset_name)
         if args.overwrite:
             shutil.rmtree(root, ignore_errors=True)
         write_dataset(root, args.num_train, args.num_test, args.size, args.confounding,

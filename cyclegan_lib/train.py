@@ -16,7 +16,7 @@ import torch
 from tqdm.auto import tqdm
 
 from cyclegan_lib import checkpoints, plots
-from cyclegan_lib.cli import Parser, UserError
+from cyclegan_lib.cli import Parser, UserError, plain_name
 from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import UnpairedDataset, load_split, prepare_dataset, training_batches
 from cyclegan_lib.losses import GAN_MODES
@@ -94,8 +94,11 @@ class TrainConfig:
             wrong.append(f"--max_steps must be at least 1, not {self.max_steps}")
         if self.decay_epoch is not None and not 0 <= self.decay_epoch <= self.num_epochs:
             wrong.append(f"--decay_epoch must be 0 to --num_epochs ({self.num_epochs}), not {self.decay_epoch}")
-        if self.run_name is not None and Path(self.run_name).name != self.run_name:
-            wrong.append(f"--run_name {self.run_name!r}: give a plain folder name, not a path")
+        for name in ("dataset_name",) if self.run_name is None else ("dataset_name", "run_name"):
+            try:
+                plain_name(name, getattr(self, name))
+            except UserError as error:
+                wrong.append(str(error))
         for option_ in dataclasses.fields(self):
             choices = option_.metadata.get("choices")
             if choices and getattr(self, option_.name) not in choices:

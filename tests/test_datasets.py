@@ -149,7 +149,7 @@ def test_find_pictures(tmp_path):
     assert found == ["a.jpg", "b.PNG", "d.webp", "deep/er/c.Jpeg"]
 
 
-@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "", "/etc", "a\\b", "C:x"])
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", ".", "", "/etc", "a\\b", "C:x", ".hidden"])
 def test_a_name_cannot_climb_out(name):
     with pytest.raises(UserError, match="dataset_name"):
         dataset_folder("data", name)
