@@ -19,10 +19,9 @@ def current():
 
 def files():
     """Every file that may name the address."""
-    return [
-        ROOT / "pyproject.toml", ROOT / "README.md", ROOT / "CITATION.cff", ROOT / "data" / "README.md",
-        ROOT / "playground.ipynb", *sorted((ROOT / "notebooks").glob("*")),
-    ]  # fmt: skip
+    names = ("pyproject.toml", "README.md", "CITATION.cff", "data/README.md", "playground.ipynb")
+    notebooks = (path for path in (ROOT / "notebooks").glob("*") if path.suffix in (".md", ".ipynb"))
+    return [*(ROOT / name for name in names), *sorted(notebooks)]
 
 
 def main():
