@@ -311,7 +311,7 @@ def load_split(root, split, size, channels=3, limit=None):
     return to_signed(torch.stack(map_pictures(load, paths, f"reading {split}")))
 
 
-TEST_SHARE = 0.25  # of a picture's longer side is kept for test crops
+TEST_BAND = (0.375, 0.625)  # of a picture's longer side: the middle, for test crops
 CROP_SIDES = (0.15, 0.45)  # of a picture's shorter side
 
 
@@ -319,8 +319,8 @@ def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=12
     """Cut two large pictures into an unpaired data set in `root`.
 
     Crops are square, at random places and of random scale, resized to `size` pixels. Test crops
-    come from the last quarter of the picture's longer side and training crops from the rest:
-    no pixel is in both. `crops.json` says where each was cut.
+    come from the middle quarter of the picture's longer side, and training crops from the two
+    parts beside it: no pixel is in both. `crops.json` says where each was cut.
 
     Raises:
         UserError: for a picture that cannot be read or is too small, or if `root` is there already.
@@ -349,20 +349,16 @@ def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=12
 
 
 def _random_box(picture_size, is_test, rng):
-    """(left, top, right, bottom) of a square inside the part for training or for testing."""
-    width, height = picture_size
-    left, top, right, bottom = 0, 0, width, height
-    if width >= height:
-        border = round(width * (1 - TEST_SHARE))
-        left, right = (border, width) if is_test else (0, border)
-    else:
-        border = round(height * (1 - TEST_SHARE))
-        top, bottom = (border, height) if is_test else (0, border)
-    low, high = (share * min(width, height) for share in CROP_SIDES)
-    side = round(float(np.exp(rng.uniform(np.log(low), np.log(high)))))
-    side = min(side, right - left, bottom - top)
-    x, y = int(rng.integers(left, right - side + 1)), int(rng.integers(top, bottom - side + 1))
-    return x, y, x + side, y + side
+    """(left, top, right, bottom) of a square inside the part for testing or one of those for training."""
+    longer, shorter = max(picture_size), min(picture_size)
+    first, last = (round(share * longer) for share in TEST_BAND)
+    parts = [(first, last)] if is_test else [(0, first), (last, longer)]
+    start, end = parts[rng.integers(len(parts))]
+    low, high = (share * shorter for share in CROP_SIDES)
+    side = round(float(np.exp(rng.uniform(np.log(low), np.log(min(high, end - start))))))
+    along, across = int(rng.integers(start, end - side + 1)), int(rng.integers(shorter - side + 1))
+    left, top = (along, across) if picture_size[0] == longer else (across, along)
+    return left, top, left + side, top + side
 
 
 def main(argv=None):

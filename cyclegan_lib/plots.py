@@ -32,6 +32,13 @@ def show(figure, alt):
     display(Image(to_png(figure), alt=alt))
 
 
+def note(text):
+    """A line of text, as a figure: what stands where a picture will be."""
+    figure = Figure(figsize=(9, 0.4))
+    figure.text(0.01, 0.5, text, va="center", fontsize=10, color="#555555")
+    return figure
+
+
 def to_pixels(picture):
     """(C, H, W) in [-1, 1] → (H, W, 3) in [0, 1], for `imshow`. Nothing is stretched."""
     return ((picture.float().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()

@@ -4,6 +4,7 @@ Written to what ipywidgets 7.7 (Colab) and 8 share. Pictures are drawn into an `
 an `Output` widget, and `interact`, which uses one, can hang a notebook that runs without a person.
 """
 
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ class Picture:
 
     def __init__(self, width):
         self.widget = ipw.Image(format="png", layout=ipw.Layout(width=f"{width}px"))
+        self.draw(plots.note("drawn here in a moment …"))
 
     def draw(self, figure):
         self.widget.value = plots.to_png(figure)
@@ -180,8 +182,6 @@ class OwnPictures:
             return Path(typed).expanduser()
         # ipywidgets 8: a tuple of dicts; 7: a dict of dicts by file name.
         file = next(iter(uploaded.values())) if isinstance(uploaded, dict) else uploaded[0]
-        folder = self.controls.output_root / "generated_images"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"uploaded_{domain}"
+        path = Path(tempfile.mkdtemp()) / Path(file.get("metadata", file)["name"]).name
         path.write_bytes(bytes(file["content"]))
         return path
