@@ -1,5 +1,6 @@
 """The project's own files, held to one another."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -12,7 +13,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-from cyclegan_lib.train import demo_config
+from cyclegan_lib.train import demo_config, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -33,7 +34,7 @@ def pins():
 
 
 def test_every_requirement_is_pinned_to_a_version_in_its_range():
-    for requirement in requirements() + [Requirement(PYPROJECT["project"]["optional-dependencies"]["tensorboard"][0])]:
+    for requirement in requirements():
         assert requirement.specifier.contains(pins()[requirement.name]), requirement
     assert pins()["torch"] == "2.13.0" and pins()["torchvision"] == "0.28.0"
     assert not [pin for pin in pins().values() if "+" in pin], "a local version, which other machines don't have"
@@ -135,6 +136,20 @@ def test_the_readmes_figures_are_those_of_the_committed_runs():
         assert f"{record['demo_none_0'][f'floor_{d}']:.3f}" in readme
         assert record["demo_instance_0"][f"cycle_{d}"] > record["demo_instance_0"][f"floor_{d}"]
         assert all(record[f"demo_none_{seed}"][f"cycle_{d}"] < record["demo_none_0"][f"floor_{d}"] for seed in range(3))
+
+
+def test_commands_to_train_are_the_demos():
+    """The line in the README for those without make, and the playground's, do what `make demo` does."""
+    for name in ("README.md", "playground.ipynb"):
+        text = (ROOT / name).read_text()
+        if name.endswith("ipynb"):
+            text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+        lines = re.findall(r"python -m cyclegan_lib\.train (--dataset_name .*)", text.replace("\\\n", " "))
+        assert lines, name
+        for line in lines:
+            config, demo = parse_config(line.split())[0], demo_config()
+            as_demo = dict(dataset_name="water2wine", sample_interval=3, checkpoint_interval=0)
+            assert dataclasses.replace(config, **as_demo) == demo, line
 
 
 def test_links_and_pictures_of_the_readmes_are_there():

@@ -228,7 +228,6 @@ def test_intervals(tiny_config, interval, epochs):
 
 
 def test_tensorboard(tiny_config):
-    pytest.importorskip("tensorboard")
     run = train(tiny_config(num_epochs=1, tensorboard=True))
     assert list((run.config.models_folder / "tensorboard").iterdir())
 
