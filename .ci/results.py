@@ -11,9 +11,9 @@ import torch
 
 from cyclegan_lib import plots
 from cyclegan_lib.checkpoints import load_generator, saved_epochs
-from cyclegan_lib.metrics import SCORES, Water2WineTest, weighted_l1
+from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor, weighted_l1
 from cyclegan_lib.scenes import counterfactual, read_scenes, render
-from cyclegan_lib.train import read_history
+from cyclegan_lib.train import Trainer, demo_config, read_history
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "data" / "demo"
@@ -56,10 +56,10 @@ def main():
         for domain in "AB":
             cycle = (pictures[f"rec_{domain}"] - test.real[domain]).abs().mean().item()
             record[run][f"cycle_{domain}"] = round(cycle, 4)
-            record[run][f"floor_{domain}"] = round(config[f"floor_{domain}"], 4)
+            record[run][f"floor_{domain}"] = round(output_norm_floor(test.real[domain]), 4)
         last = read_history(ROOT / "saved_models" / run / "history.jsonl")[-100:]
         record[run]["loss_D"] = round(sum(row["loss_D"] for row in last) / len(last), 4)
-        record[run]["config"] = config
+        record[run]["config"] = {key: value for key, value in config.items() if "floor" not in key}
     baselines = {name: round(value, 4) for name, value in scores.items() if name.split("_")[0] in ("identity", "mean")}
     record["baselines"] = baselines
     (OUT / "scores.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -75,7 +75,7 @@ def main():
     histories = {
         norm: read_history(ROOT / "saved_models" / f"demo_{norm}_0" / "history.jsonl") for norm in ("none", "instance")
     }
-    floors = {domain: record["demo_none_0"][f"floor_{domain}"] for domain in "AB"}
+    floors = Trainer(demo_config(data_root=ROOT / "data", output_root=ROOT, overwrite=True)).floors
     curves = plots.compare_arms(histories, floors, "With the norm, the cycle losses stop above the floor")
     (OUT / "curves.png").write_bytes(plots.to_png(curves, dpi=110))
     scenes = [scene for name, scene in read_scenes(ROOT / "data" / "water2wine").items() if "testA" in name][:6]

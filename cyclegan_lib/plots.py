@@ -29,7 +29,7 @@ def show(figure, alt):
     """Show a figure in a notebook, with a text for those who cannot see it."""
     from IPython.display import Image, display  # only notebooks need it
 
-    display(Image(to_png(figure), alt=alt))
+    display(Image(to_png(figure, dpi=90), alt=alt))
 
 
 def note(text):
@@ -127,17 +127,11 @@ def compare_arms(histories, floors, title=None, smooth=25):
 
 
 def draw_floors(axes, floors):
-    """The output-norm floors as black dashed lines, with their values written under the lowest."""
-    if not floors:
-        return
-    for floor in floors.values():
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1)
-    values = ", ".join(f"{domain} {floor:.3f}" for domain, floor in floors.items())
-    axes.annotate(
-        f"floor with the norm: {values}", (1, min(floors.values())), (-4, -3),
-        xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8, ha="right", va="top",
-        bbox=dict(facecolor="white", edgecolor="none", alpha=0.8, pad=0.5),
-    )  # fmt: skip
+    """The output-norm floors as black dashed lines, with their values in the legend."""
+    values = ", ".join(f"{domain} {floor:.3f}" for domain, floor in (floors or {}).items())
+    for i, floor in enumerate((floors or {}).values()):
+        label = f"floor with the norm: {values}" if i == 0 else None
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
 
 
 def _curve(axes, history, name, colour, label, smooth):

@@ -168,7 +168,7 @@ def test_the_playgrounds_exercise(tiny_root):
         "no clamp": "def simple_floor(p):\n    return p.mean((2, 3)).abs() - 0.1921",
         "too high": "def simple_floor(p):\n    return (p.abs().mean((2, 3)) - 0.1921).clamp(min=0)",
     }.items():
-        names = {"torch": torch, "test": {"A": pictures}, "output_norm_floor": output_norm_floor}
+        names = {"torch": torch, "crops": {"A": pictures}, "output_norm_floor": output_norm_floor}
         exec(source, names)
         exec(checker, names)
         answers[name] = names["check_simple_floor"]()
