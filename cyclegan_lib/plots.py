@@ -89,16 +89,18 @@ def loss_curves(history, floors=None, title=None, smooth=25):
     for name, label in (("cycle_A", "cycle A → B → A"), ("cycle_B", "cycle B → A → B")):
         _curve(left, history, name, COLOURS[name[-1]], label, smooth)
     draw_floors(left, floors)
-    left.set(xlabel="training step", ylabel="mean |difference|, pictures in [-1, 1]", title="Cycle losses")
+    left.set(xlabel="training step", ylabel="mean |difference| of pixels", title="Cycle losses")
     left.set_ylim(bottom=0)
-    left.legend(fontsize=8, loc="upper right")
+    if history:
+        left.legend(fontsize=8, loc="upper right")
     for name, label in (("adversarial", "generators: adversarial"), ("loss_D", "discriminators")):
         _curve(right, history, name, COLOURS[name], label, smooth)
     if any(row["identity"] is not None for row in history):
         _curve(right, history, "identity", COLOURS["identity"], "generators: identity", smooth)
     right.set(xlabel="training step", ylabel="loss", title="The others, each without its λ")
     right.set_ylim(bottom=0)
-    right.legend(fontsize=8, loc="upper right")
+    if history:
+        right.legend(fontsize=8, loc="upper right")
     if title:
         figure.suptitle(title, fontsize=12)
     return figure
@@ -120,7 +122,7 @@ def compare_arms(histories, floors, title=None, smooth=25):
         axes.set(xlabel="training step", title=f"Cycle loss of {domain}")
         axes.set_ylim(bottom=0)
         axes.legend(fontsize=8, loc="upper right")
-    figure.axes[0].set_ylabel("mean |difference|, pictures in [-1, 1]")
+    figure.axes[0].set_ylabel("mean |difference| of pixels")
     if title:
         figure.suptitle(title, fontsize=12)
     return figure

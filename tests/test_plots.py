@@ -3,6 +3,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cyclegan_lib import plots
@@ -47,11 +48,17 @@ def test_a_sheet_has_room_for_its_names_and_title(shape):
 
 
 def inside(figure):
-    """Whether all texts of a figure are within it."""
-    figure.canvas.draw()
-    width, height = figure.canvas.get_width_height()
-    boxes = [text.get_window_extent() for text in figure.findobj(lambda a: hasattr(a, "get_text")) if text.get_text()]
-    return all(b.x0 >= -1 and b.y0 >= -1 and b.x1 <= width + 1 and b.y1 <= height + 1 for b in boxes)
+    """Whether all that is drawn, texts too, is within the figure."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    drawn, (width, height) = figure.get_tightbbox(canvas.get_renderer()), figure.get_size_inches()
+    return drawn.x0 >= -0.01 and drawn.y0 >= -0.01 and drawn.x1 <= width + 0.01 and drawn.y1 <= height + 0.01
+
+
+def test_inside_sees_a_clipped_label():
+    figure = plots.note("a")
+    figure.text(0.99, 0.5, "this leads out of the figure")
+    assert not inside(figure)
 
 
 def legend(axes):
