@@ -142,6 +142,6 @@ def _curve(axes, history, name, colour, label, smooth):
         return
     steps, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
     axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.6)
-    width = max(1, min(smooth, len(values)))
+    width = max(1, min(smooth, len(values) // 4))
     mean = np.convolve(values, np.ones(width) / width, mode="valid")
     axes.plot(steps[width - 1 :], mean, color=colour, linewidth=1.8, label=label)

@@ -53,7 +53,8 @@ class TrainingControls:
         self.lambda_identity = ipw.FloatSlider(5, description="λ identity", **slider)
         self.output_norm = ipw.ToggleButtons(
             options=[(ARM_NAMES.get(norm, norm), norm) for norm in OUTPUT_NORMS[:2]],
-            value="none", description="last layer", style={"description_width": "150px", "button_width": "200px"},
+            value="none", description="last layer", style={**WIDE, "button_width": "230px"},
+            layout=ipw.Layout(width="700px"),
         )  # fmt: skip
         self.find_datasets()
         self.box = ipw.VBox([
@@ -118,7 +119,9 @@ class TranslationExplorer:
     def __init__(self, models, real):
         self.models, self.real = models, real
         names = {"A → B": "AtoB", "B → A": "BtoA"}
-        self.direction = ipw.ToggleButtons(options=list(names.items()), description="direction", style=WIDE)
+        self.direction = ipw.ToggleButtons(
+            options=list(names.items()), description="direction", style=WIDE, layout=ipw.Layout(width="520px")
+        )
         self.number = ipw.IntSlider(
             0, 0, min(map(len, real.values())) - 1, description="test picture", style=WIDE,
             continuous_update=False, layout=ipw.Layout(width="520px"),
