@@ -8,6 +8,7 @@ the same training writes the same bytes.
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -29,9 +30,6 @@ def save_checkpoint(folder, model, facts):
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, network in model.networks.items():
-        write_tensors(partial / f"{name}.safetensors", network.state_dict(), facts)
     tensors, rest = {}, {"scaler": model.scaler.state_dict()}
     for name in ("optimizer_G", "optimizer_D"):
         for i, state in getattr(model, name).state_dict()["state"].items():
@@ -39,7 +37,14 @@ def save_checkpoint(folder, model, facts):
     for name in ("fake_A_buffer", "fake_B_buffer"):
         state = getattr(model, name).state_dict()
         tensors[name], rest[name] = state["pictures"], state["rng"]
-    write_tensors(partial / "state.safetensors", tensors, {**facts, **rest})
+    partial.mkdir(parents=True)
+    try:
+        for name, network in model.networks.items():
+            write_tensors(partial / f"{name}.safetensors", network.state_dict(), facts)
+        write_tensors(partial / "state.safetensors", tensors, {**facts, **rest})
+    except SafetensorError as error:  # how it reports a full disk, for one
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"{folder}: the checkpoint cannot be written ({error})") from None
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(partial, folder)
 
@@ -56,6 +61,8 @@ def load_checkpoint(folder, model):
     for name, network in model.networks.items():
         load_network(folder / f"{name}.safetensors", network)
     tensors, facts = read_tensors(folder / "state.safetensors")
+    if "fake_A_buffer" not in tensors or "step" not in facts:
+        raise UserError(f"{folder / 'state.safetensors'}: not the state of a training run")
     for name in ("optimizer_G", "optimizer_D"):
         optimizer = getattr(model, name)
         state = {}
@@ -116,6 +123,5 @@ def read_tensors(path):
 
 def saved_epochs(run_folder):
     """The epochs that `--start_from` can go on from, sorted."""
-    folders = Path(run_folder).glob("epoch_*")
-    numbers = (folder.name.removeprefix("epoch_") for folder in folders if (folder / "state.safetensors").is_file())
-    return sorted(int(number) for number in numbers if number.isdigit())
+    folders = [folder for folder in Path(run_folder).glob("epoch_*") if (folder / "state.safetensors").is_file()]
+    return sorted(int(found[1]) for folder in folders if (found := re.fullmatch("epoch_([0-9]+)", folder.name)))

@@ -24,11 +24,13 @@ from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.cli import Parser, UserError, plain_name
-from cyclegan_lib.scenes import SPLITS, drawn_size, write_dataset
+from cyclegan_lib.scenes import RANGES, SPLITS, drawn_size, read_scenes, write_dataset
 from torchvision.transforms.v2 import functional as TF
 
 LOAD_SCALE = 1.12  # training pictures are resized to this much more than the crop (256 → 286)
 MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded training pictures kept; more are read from disk
+# `read_picture` refuses such pictures by name; Pillow's warning would only come on top of it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 GENERATED = "water2wine"  # the data set that needs no download: scenes.py draws it
 
 
@@ -41,14 +43,16 @@ def read_picture(path, channels=3):
         UserError: naming the file, if it cannot be read to its end.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                image = ImageOps.exif_transpose(image)
+        with Image.open(path) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise UserError(f"{path}: not a picture that Pillow can read") from None
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
         raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         raise UserError(f"{path}: cannot be read ({error})") from None
@@ -64,7 +68,7 @@ def _to_8_bits(image):
     """16-bit, 32-bit and float greys → "L"; Pillow's own conversion would clip them at 255."""
     if not (image.mode == "F" or image.mode.startswith("I")):
         return image
-    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode == "F" and values.max(initial=0) <= 1:
         values = values * 255
     elif image.mode.startswith("I;16") or values.max(initial=0) > 255:
@@ -101,7 +105,8 @@ def find_pictures(folder):
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in files if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in endings]
+        # Broken links are kept, to be named as unreadable; pipes and devices would never end.
+        found += [path for path in paths if path.suffix.lower() in endings and (path.is_file() or path.is_symlink())]
     return sorted(found, key=lambda path: path.as_posix())
 
 
@@ -139,9 +144,13 @@ def prepare_dataset(data_root, name, pixels=64):
         UserError: a line for each thing that is wrong with it.
     """
     root = dataset_folder(data_root, name)
+    if Path(data_root).exists() and not Path(data_root).is_dir():
+        raise UserError(f"--data_root {data_root} is a file, not a folder of data sets")
     if name == GENERATED and not root.exists():
         print(f"drawing {root} …", flush=True)
         write_dataset(root, size=pixels)
+    if (root / "scenes.json").is_file():
+        read_scenes(root)  # the scores at the end need them: better to know now
     drawn = drawn_size(root)
     if drawn and drawn < pixels:
         print(
@@ -174,7 +183,8 @@ def check_dataset(root):
             f"python -m cyclegan_lib.datasets crops A.jpg B.jpg --dataset_name {root.name}"
         )
     paths = {split: find_pictures(root / split) for split in SPLITS}
-    empty = [f"{root / split}: no pictures in it" for split in SPLITS if not paths[split]]
+    nothing = "no pictures in it that Pillow can read (JPEG, PNG, WebP, TIFF, …)"
+    empty = [f"{root / split}: {nothing}" for split in SPLITS if not paths[split]]
     if empty:
         raise UserError("\n".join(empty))
 
@@ -328,11 +338,11 @@ def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=12
     root = Path(root)
     if root.exists():
         raise UserError(f"{root} is there already; choose another --dataset_name or remove it")
-    images = {"A": read_picture(picture_A), "B": read_picture(picture_B)}
+    images = dict(zip("AB", map_pictures(read_picture, [picture_A, picture_B], "reading"), strict=True))
     for path, image in zip((picture_A, picture_B), images.values(), strict=True):
         if min(image.size) < 128:
             raise UserError(f"{path}: {image.width}×{image.height} pixels is too small to cut up; 128 at least")
-    partial = root.with_name(root.name + ".partial")
+    partial = root.with_name(f".{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     boxes = {}
     for number, split in enumerate(SPLITS):
@@ -381,9 +391,7 @@ def main(argv=None):
         if args.command == "check":
             print(summary(args.folder, check_dataset(args.folder)))
             return
-        for name, least in [("num_train", 1), ("num_test", 1), ("size", 8)]:
-            if getattr(args, name) < least:
-                raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+        parser.check_ranges(args, RANGES)
         root = dataset_folder(args.data_root, args.dataset_name)
         write_crops(args.picture_A, args.picture_B, root, args.num_train, args.num_test, args.size, args.seed)
         print(summary(root, check_dataset(root)))

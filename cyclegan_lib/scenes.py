@@ -27,6 +27,8 @@ LIQUIDS = ("water", "wine")
 GLASSES = ("tumbler", "wineglass")
 SPLITS = {"trainA": "water", "trainB": "wine", "testA": "water", "testB": "wine"}
 
+RANGES = {"num_train": (1, 10**6), "num_test": (1, 10**6), "size": (8, 4096), "seed": (0, 2**31)}
+
 TILT = 0.14  # circles are drawn as ellipses this flat: the camera looks slightly down
 SUPERSAMPLING = 2  # on top of the analytic edges, for lines thinner than a pixel
 WATER, WATER_SURFACE = np.array([0.66, 0.85, 0.97]), np.array([0.86, 0.95, 1.00])
@@ -288,19 +290,25 @@ def to_image(picture):
     return Image.fromarray(pixels.permute(1, 2, 0).squeeze(2).numpy())  # (H, W, 3), or (H, W)
 
 
-def write_dataset(root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0):
+def write_dataset(
+    root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0, overwrite=False
+):
     """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json.
 
     A is water and B is wine. The same arguments give the same bytes, and picture number i
     does not depend on how many there are. The folder appears only when it is whole.
 
     Raises:
-        UserError: if `root` is there already, or for a probability outside [0, 1].
+        UserError: for a probability outside [0, 1], or if `root` is there already (with
+            `overwrite`: if it is anything but a data set that was drawn).
     """
     root = Path(root)
-    if root.exists():
+    if root.exists() and not overwrite:
         raise UserError(f"{root} is there already; remove it, or pass --overwrite")
-    partial = root.with_name(root.name + ".partial")
+    if root.exists() and not (root / "scenes.json").is_file():
+        raise UserError(f"{root} was not drawn by this command, so it is not overwritten; choose another name")
+    sample_scene(np.random.default_rng(0), "water", confounding, glass_confounding)  # refuses what cannot be
+    partial = root.with_name(f".{root.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     record = {
         "seed": seed, "size": size, "confounding": confounding,
@@ -316,14 +324,27 @@ def write_dataset(root, num_train=400, num_test=100, size=64, confounding=0.5, g
             to_image(render(scene, size)[0]).save(partial / name)
             record["scenes"][name] = asdict(scene)
     (partial / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
+    shutil.rmtree(root, ignore_errors=True)
     os.replace(partial, root)
     return root
 
 
 def read_scenes(root):
-    """`root`/scenes.json → {"testA/0000.png": Scene, …}, to render masks and counterfactuals from."""
-    record = json.loads((Path(root) / "scenes.json").read_text())
-    return {name: Scene(**fields) for name, fields in record["scenes"].items()}
+    """`root`/scenes.json → {"testA/0000.png": Scene, …}, to render masks and counterfactuals from.
+
+    Raises:
+        UserError: if it is damaged, or tells of other test pictures than there are.
+    """
+    root = Path(root)
+    try:
+        scenes = json.loads((root / "scenes.json").read_text())["scenes"]
+        scenes = {name: Scene(**fields) for name, fields in scenes.items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{root / 'scenes.json'}: damaged; draw the data set again") from None
+    there = {path.relative_to(root).as_posix() for path in root.glob("test[AB]/**/*.png")}
+    if there != {name for name in scenes if name.startswith("test")}:
+        raise UserError(f"{root / 'scenes.json'} does not fit the test pictures beside it; draw the data set again")
+    return scenes
 
 
 def drawn_size(root):
@@ -348,14 +369,10 @@ def main(argv=None):
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     args = parser.parse_args(argv)
     with parser.one_line_errors():
-        for name, least in [("num_train", 1), ("num_test", 1), ("size", 8)]:
-            if getattr(args, name) < least:
-                raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+        parser.check_ranges(args, RANGES)
         root = args.data_root / plain_name("dataset_name", args.dataset_name)
-        if args.overwrite:
-            shutil.rmtree(root, ignore_errors=True)
         write_dataset(root, args.num_train, args.num_test, args.size, args.confounding,
-                      args.glass_confounding, args.seed)  # fmt: skip
+                      args.glass_confounding, args.seed, args.overwrite)  # fmt: skip
     print(f"{root}: 2 × {args.num_train} training and 2 × {args.num_test} test pictures, {args.size} pixels")
 
 

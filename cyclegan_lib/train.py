@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 import platform
 import shutil
 import signal
@@ -16,7 +17,7 @@ import torch
 from tqdm.auto import tqdm
 
 from cyclegan_lib import checkpoints, plots
-from cyclegan_lib.cli import Parser, UserError, plain_name
+from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import UnpairedDataset, load_split, prepare_dataset, training_batches
 from cyclegan_lib.losses import GAN_MODES
@@ -31,6 +32,13 @@ FIXED = (
     "dataset_name", "img_height", "img_width", "channels", "base_channels", "num_residual",
     "output_norm", "batch_size", "seed",
 )  # fmt: skip
+
+
+RANGES = {
+    "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
+    "base_channels": (1, 1024), "seed": (0, 2**31), "num_workers": (0, 128), "sample_interval": (0, 10**6),
+    "checkpoint_interval": (0, 10**6),
+}  # fmt: skip
 
 
 def option(default, help, **kwargs):  # noqa: A002  (argparse's word)
@@ -74,13 +82,7 @@ class TrainConfig:
 
     def check(self):
         """Raise a `UserError`, a line for each option that cannot be."""
-        wrong = []
-        for name in ("num_epochs", "batch_size", "num_residual", "base_channels"):
-            if getattr(self, name) < 1:
-                wrong.append(f"--{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("start_from", "seed", "num_workers", "sample_interval", "checkpoint_interval"):
-            if getattr(self, name) < 0:
-                wrong.append(f"--{name} must be at least 0, not {getattr(self, name)}")
+        wrong = out_of_range(self, RANGES)
         for name in ("lambda_cycle", "lambda_identity"):
             if not 0 <= getattr(self, name) < math.inf:
                 wrong.append(f"--{name} must be a number from 0 on, not {getattr(self, name)}")
@@ -88,8 +90,8 @@ class TrainConfig:
             wrong.append(f"--lr must be a number above 0, not {self.lr}")
         for name in ("img_height", "img_width"):
             size = getattr(self, name)
-            if size % 4 or size < 24:
-                wrong.append(f"--{name} must be a multiple of 4, and at least 24, not {size}")
+            if size % 4 or not 24 <= size <= 8192:
+                wrong.append(f"--{name} must be a multiple of 4, from 24 to 8192, not {size}")
         if self.max_steps is not None and self.max_steps < 1:
             wrong.append(f"--max_steps must be at least 1, not {self.max_steps}")
         if self.decay_epoch is not None and not 0 <= self.decay_epoch <= self.num_epochs:
@@ -174,6 +176,7 @@ class Trainer:
         self.root = prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         self.data = UnpairedDataset(self.root, config.size, config.channels, config.seed)
         self.test = {d: load_split(self.root, f"test{d}", config.size, config.channels, 100) for d in "AB"}
+        self.counts = [len(paths) for paths in self.data.paths.values()]
         names = (
             "channels", "base_channels", "num_residual", "output_norm", "lambda_cycle",
             "lambda_identity", "gan_mode", "lr", "no_init", "seed",
@@ -253,10 +256,12 @@ class Trainer:
                     self._end_epoch()
                 if stop.asked:
                     break
-        self.stopped = self.step < self.total_steps
-        self.seconds_training = time.perf_counter() - began
-        self._save_checkpoint()
-        self._save_pictures()
+            bar.close()
+            log.flush()
+            self.stopped = self.step < self.total_steps
+            self.seconds_training = time.perf_counter() - began
+            self._save_checkpoint()
+            self._save_pictures()
         if not self.stopped:
             self._save_scores()
         return self
@@ -266,8 +271,9 @@ class Trainer:
         config = self.config
         for folder in (config.models_folder, config.images_folder):
             there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-            if not there.is_dir():
-                raise UserError(f"{there} is a file; {folder} cannot be made, choose another --output_root")
+            if not there.is_dir() or not os.access(there, os.W_OK):
+                what = "cannot be written to" if there.is_dir() else "is a file"
+                raise UserError(f"{there} {what}; {folder} cannot be made, choose another --output_root")
         epochs = checkpoints.saved_epochs(config.models_folder)
         if config.start_from and config.start_from not in epochs:
             has = f"there are epochs {', '.join(map(str, epochs))}" if epochs else "there is no checkpoint yet"
@@ -290,9 +296,13 @@ class Trainer:
             if name in facts and facts[name] != getattr(self.config, name):
                 here = getattr(self.config, name)
                 raise UserError(f"--{name} {here}: the run in {folder} had {facts[name]}; give that to go on")
+        if facts.get("pictures", self.counts) != self.counts:
+            had = facts["pictures"]
+            raise UserError(f"{self.root} has {self.counts} training pictures, and had {had}: not the same data")
         self.step = checkpoints.load_checkpoint(folder, self.model)["step"]
         if self.step >= self.total_steps:
-            raise UserError(f"{folder}: all {self.step} steps are done; give a larger --num_epochs to go on")
+            more = "give a larger --num_epochs or --max_steps to go on"
+            raise UserError(f"{folder}: all {self.step} steps are done; {more}")
 
     def _make_folders(self):
         config = self.config
@@ -315,7 +325,8 @@ class Trainer:
             self._save_checkpoint()
 
     def _save_checkpoint(self):
-        facts = {name: getattr(self.config, name) for name in FIXED} | {"step": self.step, "epoch": self.epoch}
+        facts = {name: getattr(self.config, name) for name in FIXED}
+        facts |= {"step": self.step, "epoch": self.epoch, "pictures": self.counts}
         checkpoints.save_checkpoint(self.config.models_folder / f"epoch_{self.epoch}", self.model, facts)
 
     def _save_pictures(self):
@@ -391,11 +402,18 @@ def read_history(path):
     path = Path(path)
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    rows = []
+    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
+        try:
+            if line.endswith("\n"):
+                rows.append(json.loads(line))
+        except ValueError:
+            raise UserError(f"{path}: line {number} is damaged; delete it and what follows to go on") from None
+    return rows
 
 
 class _StopSignals:
-    """Within it, Ctrl-C and SIGTERM only set `asked`, to stop between two steps; a second one insists."""
+    """Within it, Ctrl-C and SIGTERM only set `asked`: training stops between two steps and saves."""
 
     def __enter__(self):
         self.asked, self.before = False, {}
@@ -405,8 +423,6 @@ class _StopSignals:
         return self
 
     def _ask(self, number, frame):
-        if self.asked:
-            raise KeyboardInterrupt
         self.asked = True
 
     def __exit__(self, *error):
@@ -441,7 +457,7 @@ def main(argv=None):
     config, parser = parse_config(argv)
     with parser.one_line_errors():
         trainer = Trainer(config)
-        count_A, count_B = (len(paths) for paths in trainer.data.paths.values())
+        count_A, count_B = trainer.counts
         print(
             f"{config.name}: {count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}, "
             f"{trainer.total_steps} steps, {trainer.device}, {trainer.precision}"

@@ -145,6 +145,7 @@ def test_find_pictures(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     os.symlink(tmp_path, tmp_path / "deep" / "loop")
+    os.mkfifo(tmp_path / "pipe.png")
     found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
     assert found == ["a.jpg", "b.PNG", "d.webp", "deep/er/c.Jpeg"]
 
@@ -186,13 +187,13 @@ def test_check_of_a_good_one(folders):
 
 
 @pytest.mark.parametrize(
-    "command", ["check {}/nowhere", "crops {}/no.jpg {}/no.jpg", "crops {}/no.jpg {}/no.jpg --size 1"]
+    ("command", "culprits"), [("check {}/nowhere", 1), ("crops {}/a.jpg {}/b.jpg", 2), ("crops {}/a {}/b --size 1", 1)]
 )
-def test_the_command_fails_in_a_line(tmp_path, capsys, command):
+def test_the_command_fails_in_a_line_for_each_culprit(tmp_path, capsys, command, culprits):
     with pytest.raises(SystemExit) as stop:
         datasets.main(command.format(*[tmp_path] * 2).split())
     assert stop.value.code == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    assert len(capsys.readouterr().err.strip().splitlines()) == culprits
 
 
 # Unpaired

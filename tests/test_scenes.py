@@ -138,3 +138,28 @@ def test_the_command(tmp_path, capsys):
             main(arguments + wrong)
         assert stop.value.code == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_overwriting_keeps_what_was_not_drawn_and_what_a_mistake_would_have_cost(tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "photo.png").write_bytes(b"mine")
+    arguments = f"--data_root {tmp_path} --num_train 2 --num_test 1 --size 32 --overwrite --dataset_name".split()
+    main([*arguments, "drawn"])
+    for wrong in ("own", "drawn --confounding 2", "drawn --confounding nan", "drawn --seed -1"):
+        with pytest.raises(SystemExit):
+            main([*arguments, *wrong.split()])
+        assert (own / "photo.png").read_bytes() == b"mine"
+    assert len(read_scenes(tmp_path / "drawn")) == 6
+    assert {path.name for path in tmp_path.iterdir()} == {"own", "drawn"}
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"scenes": {"testA/0000.png": {"liquid": "water"}}}'])
+def test_damaged_scenes_are_named(tmp_path, text):
+    root = write_dataset(tmp_path / "set", num_train=1, num_test=2, size=32)
+    (root / "testA" / "0001.png").rename(tmp_path / "elsewhere.png")
+    with pytest.raises(ValueError, match="does not fit the test pictures"):
+        read_scenes(root)
+    (root / "scenes.json").write_text(text)
+    with pytest.raises(ValueError, match="scenes.json.*damaged"):
+        read_scenes(root)

@@ -74,7 +74,9 @@ def test_make_demo_is_the_demos_configuration():
         ({"dataset_name": "../x"}, "dataset_name"), ({"channels": 2}, "channels"),
         ({"output_norm": "layer"}, "output_norm.*layer"), ({"dataset_name": "nowhere"}, "nowhere/trainA"),
         ({"start_from": 7}, "start_from 7.*no checkpoint"), ({"precision": "fp16"}, "fp16"),
-        ({"num_workers": -1}, "num_workers"), ({"sample_interval": -1}, "sample_interval"),
+        ({"num_workers": -1}, "num_workers"), ({"num_workers": 10**9}, "num_workers"), ({"seed": 2**63}, "seed"),
+        ({"base_channels": 10**6}, "base_channels"), ({"img_height": 10**6}, "img_height"),
+        ({"sample_interval": -1}, "sample_interval"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_at_once_and_nothing_is_written(tiny_config, tmp_path, wrong, named):
@@ -252,7 +254,7 @@ def test_the_schedule(decay, start):
 def test_water2wine_is_drawn_when_it_is_missing(tiny_config, tmp_path, monkeypatch):
     drawn = []
 
-    def draw(root, size):
+    def draw(root, size):  # as write_dataset does
         drawn.append(size)
         shutil.copytree(tiny_config().data_root / "tiny", root)
 
@@ -317,7 +319,7 @@ def test_resuming_with_another_architecture_names_the_difference(finished):
 
 
 def test_a_finished_run_says_so(finished):
-    with pytest.raises(UserError, match="larger --num_epochs"):
+    with pytest.raises(UserError, match="larger --num_epochs or --max_steps"):
         Trainer(dataclasses.replace(finished.config, start_from=3))
 
 
@@ -413,3 +415,47 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tiny_config, tmp_path):
     assert facts["step"] == len(read_history(history))
     resumed = Trainer(dataclasses.replace(config, start_from=epoch))
     assert resumed.step == facts["step"]
+
+
+def test_a_second_ctrl_c_while_it_saves_changes_nothing(tiny_config, monkeypatch):
+    trainer = Trainer(tiny_config(checkpoint_interval=0))
+    save = trainer._save_checkpoint
+    monkeypatch.setattr(trainer, "_save_checkpoint", lambda: (signal.raise_signal(signal.SIGINT), save()))
+    plain_step = trainer.model.step
+    trainer.model.step = lambda *batch: (signal.raise_signal(signal.SIGINT), plain_step(*batch))[1]
+    assert trainer.run().stopped
+    assert saved_epochs(trainer.config.models_folder) == [1]
+
+
+def test_a_data_set_that_changed_is_not_gone_on_with(finished, tiny_root, tmp_path):
+    shutil.copytree(tiny_root, tmp_path / "tiny")
+    (tmp_path / "tiny" / "trainA" / "0000.png").unlink()
+    with pytest.raises(UserError, match=r"\[5, 6\].*had \[6, 6\]"):
+        Trainer(dataclasses.replace(finished.config, data_root=tmp_path, start_from=1))
+
+
+@pytest.mark.parametrize("line", ["\0\0\n", "{\n"])
+def test_a_damaged_history_is_named(finished, tmp_path, line):
+    path = tmp_path / "history.jsonl"
+    path.write_text('{"step": 1}\n' + line)
+    with pytest.raises(UserError, match="line 2 is damaged"):
+        read_history(path)
+    path.write_text('{"step": 1}\n{"ste')
+    assert read_history(path) == [{"step": 1}]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(finished, tmp_path, monkeypatch):
+    from safetensors import SafetensorError
+
+    from cyclegan_lib import checkpoints
+
+    checkpoints.save_checkpoint(tmp_path / "epoch_1", finished.model, {"step": 1})
+    before = files(tmp_path)
+
+    def full(*args, **kwargs):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match="epoch_1.*No space"):
+        checkpoints.save_checkpoint(tmp_path / "epoch_1", finished.model, {"step": 2})
+    assert files(tmp_path) == before and list(tmp_path.iterdir()) == [tmp_path / "epoch_1"]
