@@ -48,8 +48,11 @@ def option(default, help, **kwargs):  # noqa: A002  (argparse's word)
 
 @dataclass
 class TrainConfig:
-    """Everything that decides a training run. The paper's settings are the defaults, but for the
-    batch size and the first nine names, which are those of the student's script."""
+    """Everything that decides a training run; a command-line option for each.
+
+    The first nine have the names and defaults of the student's script, which are the paper's
+    but for the batch size (1 in the paper). The others' defaults are the paper's too.
+    """
 
     start_from: int = option(0, "go on after this epoch's checkpoint; 0: from the beginning")
     num_epochs: int = option(200, "an epoch is once through the larger of the two sides")
