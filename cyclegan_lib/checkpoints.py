@@ -18,8 +18,6 @@ from safetensors.torch import save_file
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.models import Generator
 
-NETWORKS = ("G_AB", "G_BA", "D_A", "D_B")
-
 
 def save_checkpoint(folder, model, facts):
     """Write `model` (a `CycleGAN`) to `folder`, whole or not at all, over what was there.
@@ -85,6 +83,8 @@ def load_generator(path):
         UserError: as `load_checkpoint`.
     """
     _, facts = read_tensors(path)
+    if "base_channels" not in facts:
+        raise UserError(f"{path}: does not say its architecture, so it was not saved by a training run here")
     G = Generator(facts["channels"], facts["base_channels"], facts["num_residual"], facts["output_norm"])
     load_network(path, G)
     return G.eval()

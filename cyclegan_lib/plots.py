@@ -5,16 +5,19 @@ import io
 import numpy as np
 from matplotlib.figure import Figure
 
-# Okabe–Ito: told apart by colour-blind readers too.
+# Okabe–Ito, and where those run out Tol's: told apart by colour-blind readers too.
 COLOURS = {
     "A": "#0072B2", "B": "#D55E00",
-    "none": "#009E73", "instance": "#E69F00", "instance_affine": "#CC79A7", "batch": "#56B4E9",
-    "loss_G": "#332288", "loss_D": "#882255", "adversarial": "#777777", "identity": "#CC79A7",
+    "none": "#009E73", "instance": "#E69F00", "instance_affine": "#999933", "batch": "#56B4E9",
+    "loss_D": "#882255", "adversarial": "#777777", "identity": "#CC79A7",
+}  # fmt: skip
+NORM_NAMES = {
+    "none": "no norm at the output", "instance": "InstanceNorm at the output",
+    "instance_affine": "InstanceNorm, learned scale", "batch": "BatchNorm at the output",
 }  # fmt: skip
 ROW_NAMES = {
     "real_A": "real A", "fake_B": "fake B\n= G_AB(real A)", "rec_A": "back to A\n= G_BA(fake B)",
     "real_B": "real B", "fake_A": "fake A\n= G_BA(real B)", "rec_B": "back to B\n= G_AB(fake A)",
-    "target_B": "the answer\n(never shown)", "target_A": "the answer\n(never shown)",
 }  # fmt: skip
 
 
@@ -114,10 +117,9 @@ def compare_arms(histories, floors, title=None, smooth=25):
         floors: {"A": number, "B": number}.
     """
     figure = Figure(figsize=(10, 3.6), layout="constrained")
-    names = {"none": "no norm at the output", "instance": "InstanceNorm at the output"}
     for axes, domain in zip(figure.subplots(1, 2, sharey=True), "AB", strict=True):
         for norm, history in histories.items():
-            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], names.get(norm, norm), smooth)
+            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm], smooth)
         draw_floors(axes, {domain: floors[domain]})
         axes.set(xlabel="training step", title=f"Cycle loss of {domain}")
         axes.set_ylim(bottom=0)

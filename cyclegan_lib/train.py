@@ -21,7 +21,7 @@ from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import UnpairedDataset, load_split, prepare_dataset, training_batches
 from cyclegan_lib.losses import GAN_MODES
-from cyclegan_lib.metrics import Water2WineTest, output_norm_floor
+from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -32,8 +32,6 @@ FIXED = (
     "dataset_name", "img_height", "img_width", "channels", "base_channels", "num_residual",
     "output_norm", "batch_size", "seed",
 )  # fmt: skip
-
-
 RANGES = {
     "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
     "base_channels": (1, 1024), "seed": (0, 2**31), "num_workers": (0, 128), "sample_interval": (0, 10**6),
@@ -456,6 +454,22 @@ def train(config, callback=None):
     return Trainer(config).run(callback)
 
 
+def fit(config, steps=None, minutes=None):
+    """The same run, but of so many steps, or of as many as this machine does in so many minutes.
+
+    For the latter ten steps are timed, on a model that is thrown away.
+    """
+    trainer = Trainer(dataclasses.replace(config, num_epochs=1, max_steps=None))
+    if steps is None:
+        for batch in training_batches(trainer.data, config.batch_size, 0, 13):
+            trainer.model.step(*(pictures.to(trainer.device) for pictures in batch))["loss_D"].item()
+            trainer.step += 1
+            if trainer.step == 3:  # the first ones are slow
+                began = time.perf_counter()
+        steps = max(1, int(60 * minutes / ((time.perf_counter() - began) / 10)))
+    return dataclasses.replace(config, max_steps=steps, num_epochs=math.ceil(steps / trainer.steps_per_epoch))
+
+
 def main(argv=None):
     config, parser = parse_config(argv)
     with parser.one_line_errors():
@@ -483,26 +497,10 @@ def main(argv=None):
     print(f"trained for {trainer.seconds_training:.0f} s; networks in {checkpoint}, pictures in {config.images_folder}")
 
 
-def fit(config, steps=None, minutes=None):
-    """The same run, but of so many steps, or of as many as this machine does in so many minutes.
-
-    For the latter ten steps are timed, on a model that is thrown away.
-    """
-    trainer = Trainer(dataclasses.replace(config, num_epochs=1, max_steps=None))
-    if steps is None:
-        for batch in training_batches(trainer.data, config.batch_size, 0, 13):
-            trainer.model.step(*(pictures.to(trainer.device) for pictures in batch))["loss_D"].item()
-            trainer.step += 1
-            if trainer.step == 3:  # the first ones are slow
-                began = time.perf_counter()
-        steps = max(1, int(60 * minutes / ((time.perf_counter() - began) / 10)))
-    return dataclasses.replace(config, max_steps=steps, num_epochs=math.ceil(steps / trainer.steps_per_epoch))
-
-
 def score_table(scores):
     """`scores.json` as a table: the translation beside doing nothing and matching the means."""
     lines = [f"{'on the test pictures':22}{'CycleGAN':>10}{'do nothing':>12}{'match means':>13}"]
-    for name in ("liquid_error", "background_error", "glass_error", "success_rate"):
+    for name in SCORES:
         values = scores[name], scores[f"identity_{name}"], scores[f"mean_match_{name}"]
         lines.append(f"{name:22}{values[0]:10.3f}{values[1]:12.3f}{values[2]:13.3f}")
     return "\n".join(lines)

@@ -15,12 +15,10 @@ import torch
 from cyclegan_lib import plots
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import GENERATED, dataset_folder, write_crops
-from cyclegan_lib.models import OUTPUT_NORMS
 from cyclegan_lib.scenes import SPLITS
 from cyclegan_lib.train import demo_config, fit
 
 WIDE = {"description_width": "150px"}
-ARM_NAMES = {"none": "no norm at the output", "instance": "InstanceNorm at the output"}
 
 
 class Picture:
@@ -52,7 +50,7 @@ class TrainingControls:
         self.lambda_cycle = ipw.FloatSlider(10, description="λ cycle", **slider)
         self.lambda_identity = ipw.FloatSlider(5, description="λ identity", **slider)
         self.output_norm = ipw.ToggleButtons(
-            options=[(ARM_NAMES.get(norm, norm), norm) for norm in OUTPUT_NORMS[:2]],
+            options=[(plots.NORM_NAMES[norm], norm) for norm in ("none", "instance")],
             value="none", description="last layer", style={**WIDE, "button_width": "230px"},
             layout=ipw.Layout(width="700px"),
         )  # fmt: skip
@@ -89,7 +87,7 @@ class LiveTraining:
     """A training callback: loss curves and samples that refresh while it trains.
 
     Args:
-        every: seconds between two drawings, which cost about one.
+        every: seconds between two drawings; training waits while one is made.
     """
 
     def __init__(self, every=15):
@@ -101,8 +99,7 @@ class LiveTraining:
         at_end = trainer.step == trainer.total_steps
         if time.monotonic() - self.drawn < self.every and not at_end:
             return
-        name = ARM_NAMES.get(trainer.config.output_norm, trainer.config.output_norm)
-        where = f"{name}: step {trainer.step} of {trainer.total_steps}"
+        where = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
         self.curves.draw(plots.loss_curves(trainer.history, trainer.floors, where))
         self.samples.draw(plots.picture_rows(trainer.sheet(), where))
         self.drawn = time.monotonic()

@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from cyclegan_lib import plots
+from cyclegan_lib.models import OUTPUT_NORMS
 
 
 def image(figure, dpi=100):
@@ -80,6 +81,11 @@ def test_arms_have_their_own_colours_and_both_floors():
         assert {plots.COLOURS["none"], plots.COLOURS["instance"], "black"} <= colours
         assert f"floor with the norm: {domain} {dict(A=0.2, B=0.3)[domain]:.3f}" in legend(axes)
     assert inside(figure)
+
+
+def test_one_colour_for_one_thing():
+    assert len(set(plots.COLOURS.values())) == len(plots.COLOURS)
+    assert set(plots.NORM_NAMES) == set(OUTPUT_NORMS) <= set(plots.COLOURS)
 
 
 def test_no_history_yet_is_an_empty_figure():

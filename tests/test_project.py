@@ -127,7 +127,12 @@ def test_the_readmes_figures_are_those_of_the_committed_runs():
                        ("demo_instance_0", "with the norm, seed 0")]:  # fmt: skip
         row = next(line for line in readme.splitlines() if line.startswith(f"| {label} |"))
         names = ("success_rate", "background_error", "liquid_error", "cycle_A", "cycle_B")
-        assert [cell.strip() for cell in row.split("|")[2:7]] == [f"{record[run][name]:.3f}" for name in names]
+        shown = [f"{record[run][name]:.3f}" for name in names] + [f"{record[run]['seconds_training']:.0f}"]
+        assert [cell.strip() for cell in row.split("|")[2:8]] == shown
+    losses = [f"{record[run]['loss_D']:.2f}" for run in ("demo_instance_0", "demo_none_0")]
+    assert f"their loss is {losses[0]} at the end, against {losses[1]} without the norm" in readme
+    tint = [f"{record[f'demo_none_{seed}']['background_error_without_shift']:.3f}" for seed in range(3)]
+    assert f"would be {tint[0]}, {tint[1]} and {tint[2]}" in readme
     for run in ("demo_none_0", "demo_none_1", "demo_none_2", "demo_instance_0"):
         config, demo = record[run]["config"], demo_config()
         same = ("lr", "lambda_identity", "lambda_cycle", "base_channels", "num_residual", "num_epochs", "batch_size")

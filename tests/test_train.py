@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cyclegan_lib import train as train_module
 from cyclegan_lib.checkpoints import load_generator, read_tensors, saved_epochs
@@ -157,6 +158,13 @@ def test_a_saved_generator_translates(finished):
     G = load_generator(finished.config.models_folder / "epoch_3" / "G_AB.safetensors")
     with torch.no_grad():
         assert torch.allclose(G(finished.test["A"]), finished.model.translate(finished.test["A"])[0], atol=1e-5)
+
+
+def test_a_file_that_does_not_say_its_architecture_is_named(tmp_path):
+    path = tmp_path / "G.safetensors"
+    save_file({"model.1.bias": torch.zeros(3)}, path)
+    with pytest.raises(UserError, match="G.safetensors.*architecture"):
+        load_generator(path)
 
 
 def test_the_same_command_gives_the_same_files(finished, tmp_path):
