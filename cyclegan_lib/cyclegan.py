@@ -22,9 +22,10 @@ class CycleGAN:
 
     def __init__(
         self, channels=3, base_channels=64, num_residual=9, output_norm="none",
-        lambda_cycle=10.0, lambda_identity=0.0, gan_mode="lsgan", lr=2e-4,
-        no_init=False, seed=0, device="cpu", precision="fp32",
+        discriminator_instance=False, lambda_adversarial=1.0, lambda_cycle=10.0, lambda_identity=0.0,
+        gan_mode="lsgan", lr=2e-4, no_init=False, seed=0, device="cpu", precision="fp32",
     ):  # fmt: skip
+        self.lambda_adversarial = lambda_adversarial
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
         self.gan_mode, self.precision = gan_mode, precision
         self.device = torch.device(device)
@@ -37,8 +38,8 @@ class CycleGAN:
 
         self.G_AB = network(0, Generator, num_residual, output_norm)
         self.G_BA = network(1, Generator, num_residual, output_norm)
-        self.D_A = network(2, Discriminator)
-        self.D_B = network(3, Discriminator)
+        self.D_A = network(2, Discriminator, discriminator_instance)
+        self.D_B = network(3, Discriminator, discriminator_instance)
         self.fake_A_buffer, self.fake_B_buffer = FakeImageBuffer(seed=2 * seed), FakeImageBuffer(seed=2 * seed + 1)
 
         # BatchNorm ties the pictures of a batch together, so there they cannot share a forward.
@@ -80,7 +81,7 @@ class CycleGAN:
             adversarial = adversarial_loss(self.D_B(fake_B), True, self.gan_mode)
             adversarial = adversarial + adversarial_loss(self.D_A(fake_A), True, self.gan_mode)
         cycle_A, cycle_B = cycle_loss(rec_A, real_A), cycle_loss(rec_B, real_B)
-        loss_G = adversarial + self.lambda_cycle * (cycle_A + cycle_B)
+        loss_G = self.lambda_adversarial * adversarial + self.lambda_cycle * (cycle_A + cycle_B)
         losses = {"adversarial": adversarial / 2, "cycle_A": cycle_A, "cycle_B": cycle_B, "identity": None}
         if self.lambda_identity > 0:
             identity = identity_loss(idt_A, real_A) + identity_loss(idt_B, real_B)

@@ -107,12 +107,18 @@ class Discriminator(nn.Module):
     The paper's C64-C128-C256-C512 (appendix 7.2), the last at stride 1, and a convolution
     to one number. Scores are raw: no sigmoid. Smallest side: 24 pixels.
     Source of the layout: `NLayerDiscriminator` (`n_layers=3`) of the official code.
+
+    Args:
+        first_norm: an InstanceNorm behind the first convolution too, where the paper has none:
+            the discriminator then hardly sees how bright a picture is.
     """
 
-    def __init__(self, channels=3, base_channels=64):
+    def __init__(self, channels=3, base_channels=64, first_norm=False):
         super().__init__()
         c = base_channels
-        layers = [nn.Conv2d(channels, c, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
+        layers = [nn.Conv2d(channels, c, 4, stride=2, padding=1)]
+        layers += [InstanceNorm(c)] if first_norm else []
+        layers += [nn.LeakyReLU(0.2, True)]
         for width, stride in [(c, 2), (2 * c, 2), (4 * c, 1)]:
             layers += [nn.Conv2d(width, 2 * width, 4, stride=stride, padding=1)]
             layers += [InstanceNorm(2 * width), nn.LeakyReLU(0.2, True)]

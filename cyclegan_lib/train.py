@@ -30,7 +30,7 @@ FLUSH_STEPS = 25  # losses wait on the device for so long before they are read a
 # What a checkpoint cannot be continued with if it changes.
 FIXED = (
     "dataset_name", "img_height", "img_width", "channels", "base_channels", "num_residual",
-    "output_norm", "batch_size", "seed",
+    "output_norm", "discriminator_instance", "batch_size", "seed",
 )  # fmt: skip
 RANGES = {
     "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
@@ -63,6 +63,8 @@ class TrainConfig:
     lambda_cycle: float = option(10.0, "weight of the cycle loss")
     lambda_identity: float = option(0.0, "weight of the identity loss; 5 is common, 0 leaves it out")
     output_norm: str = option("none", "normalisation before the generator's tanh", choices=OUTPUT_NORMS)
+    discriminator_instance: bool = option(False, "an InstanceNorm on the discriminators' first layer too")
+    lambda_adversarial: float = option(1.0, "weight of the adversarial loss; the paper's is 1, 0 leaves it out")
     base_channels: int = option(64, "width of the networks' first layers")
     lr: float = option(2e-4, "learning rate of Adam, until the decay")
     decay_epoch: int | None = option(None, "epoch after which lr falls linearly to 0 (default: half way)", type=int)
@@ -84,7 +86,7 @@ class TrainConfig:
     def check(self):
         """Raise a `UserError`, a line for each option that cannot be."""
         wrong = out_of_range(self, RANGES)
-        for name in ("lambda_cycle", "lambda_identity"):
+        for name in ("lambda_adversarial", "lambda_cycle", "lambda_identity"):
             if not 0 <= getattr(self, name) < math.inf:
                 wrong.append(f"--{name} must be a number from 0 on, not {getattr(self, name)}")
         if not 0 < self.lr < math.inf:
@@ -179,8 +181,8 @@ class Trainer:
         self.test = {d: load_split(self.root, f"test{d}", config.size, config.channels, 100) for d in "AB"}
         self.counts = [len(paths) for paths in self.data.paths.values()]
         names = (
-            "channels", "base_channels", "num_residual", "output_norm", "lambda_cycle",
-            "lambda_identity", "gan_mode", "lr", "no_init", "seed",
+            "channels", "base_channels", "num_residual", "output_norm", "discriminator_instance",
+            "lambda_adversarial", "lambda_cycle", "lambda_identity", "gan_mode", "lr", "no_init", "seed",
         )  # fmt: skip
         settings = {name: getattr(config, name) for name in names}
         self.model = CycleGAN(**settings, device=self.device, precision=self.precision)
@@ -222,7 +224,7 @@ class Trainer:
             "real_B": real_B, "fake_A": fake_A, "rec_B": rec_B,
         }  # fmt: skip
 
-    def run(self, callback=None):
+    def run(self, callback=None, show_bar=True):
         """Train to the end, or until Ctrl-C, which saves first. Returns this `Trainer`.
 
         Args:
@@ -237,7 +239,7 @@ class Trainer:
         batches = training_batches(
             self.data, config.batch_size, self.step, self.total_steps, config.num_workers, pinned
         )
-        with log, _StopSignals() as stop, _bar(self) as bar:
+        with log, _StopSignals() as stop, _bar(self, show_bar) as bar:
             for real_A, real_B in batches:
                 real_A = real_A.to(self.device, non_blocking=pinned)
                 real_B = real_B.to(self.device, non_blocking=pinned)
@@ -431,9 +433,11 @@ class _StopSignals:
             signal.signal(number, handler)
 
 
-def _bar(trainer):
+def _bar(trainer, show):
     """A bar over the whole run. Its ETA is steady: it goes by the mean speed so far."""
-    return tqdm(total=trainer.total_steps, initial=trainer.step, unit="step", smoothing=0, dynamic_ncols=True)
+    return tqdm(
+        total=trainer.total_steps, initial=trainer.step, unit="step", smoothing=0, dynamic_ncols=True, disable=not show
+    )
 
 
 def parse_config(argv=None):

@@ -1,0 +1,445 @@
+"""The experiment: arms × seeds → tables and small networks, `python -m cyclegan_lib.ablation`.
+
+    data/ablation/history.csv   losses on the test pictures at a few steps of every run
+    data/ablation/scores.csv    how every run ended, and the floors of the test pictures
+    data/ablation/config.json   the exact configuration and versions
+    data/ablation/*.safetensors G_AB of the two main arms at several steps, in half precision
+
+Runs with the same seed see the same pictures in the same order and start from the same weights,
+as far as the shapes allow: their differences are the arms'.
+"""
+
+import csv
+import dataclasses
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from cyclegan_lib.checkpoints import read_tensors, saved_epochs, write_tensors
+from cyclegan_lib.cli import Parser, UserError
+from cyclegan_lib.cyclegan import PRECISIONS, resolve_device
+from cyclegan_lib.datasets import GENERATED, dataset_folder, prepare_dataset, training_batches
+from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, output_norm_floor
+from cyclegan_lib.models import OUTPUT_NORMS
+from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.train import DEVICES, FIXED, FLUSH_STEPS, TrainConfig, Trainer, demo_config
+
+MAIN_ARMS = ("none", "instance")
+NO_LIMIT = 10**6  # epochs: a run ends after its steps
+# What the student began with, and what they then added, one by one and together.
+DIARY = {
+    "": dict(lambda_identity=0.0, decay_epoch=NO_LIMIT, no_init=True),
+    " + identity": dict(decay_epoch=NO_LIMIT, no_init=True),
+    " + decay": dict(lambda_identity=0.0, no_init=True),
+    " + init": dict(lambda_identity=0.0, decay_epoch=NO_LIMIT),
+    " + all": dict(),
+}
+MAIN = {norm: dict(output_norm=norm) for norm in MAIN_ARMS}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms, each a change to the base configuration, and how many seeds each is run with."""
+
+    seeds: int
+    arms: dict
+    confounding: float = 0.5  # of water2wine
+
+
+EXPERIMENTS = {
+    "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}),
+    "diary": Experiment(3, {
+        norm + added: dict(output_norm=norm, **changes) for norm in MAIN_ARMS for added, changes in DIARY.items()
+    }),
+    "mirror": Experiment(3, {"discriminator_instance": dict(discriminator_instance=True)}),
+    # What keeps the arm with the norm above the floor? The same without an adversary, and with
+    # the identity loss alone: one generator, once through.
+    "above_the_floor": Experiment(3, {
+        "instance, no adversary": dict(output_norm="instance", lambda_adversarial=0.0),
+        "instance, identity alone": dict(output_norm="instance", lambda_adversarial=0.0, lambda_cycle=0.0),
+    }),
+    "confounded": Experiment(5, MAIN, confounding=0.95),
+}  # fmt: skip
+HISTORY_COLUMNS = ("experiment", "arm", "seed", "step", "cycle_A", "cycle_B", "loss_D", "loss_G")
+SCORE_COLUMNS = (
+    "experiment", "arm", "seed", "steps", "cycle_A", "cycle_B", "identity_A", "identity_B", "loss_D", *SCORES,
+    "colour_accuracy", "floor_A", "floor_B",
+)  # fmt: skip
+# When the test pictures are translated, as shares of the run: often where the curves are steep.
+EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
+KEPT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)  # whose G_AB is kept for the widgets
+RANGES = {"steps": (1, 10**7), "size": (24, 4096), "seeds": (1, 100), "jobs": (1, 256), "batch_size": (1, 10**4)}
+
+
+@dataclass
+class Run:
+    """One training, and the rows it stands for: two experiments may share an arm."""
+
+    config: TrainConfig
+    labels: list = field(default_factory=list)  # (experiment, arm, seed)
+
+    @property
+    def folder(self):
+        return self.config.models_folder
+
+
+def steps_at(shares, steps):
+    """Shares of a run → its steps, where losses are read anyway."""
+    return sorted({min(steps, round(share * steps / FLUSH_STEPS) * FLUSH_STEPS) for share in shares} | {steps})
+
+
+def base_config(**changes):
+    """`demo_config`, narrower and shorter, so that sixty runs fit into an evening."""
+    base = dict(base_channels=12, num_residual=3, lr=1e-3, num_epochs=NO_LIMIT, sample_interval=0)
+    return demo_config(**{**base, **changes})
+
+
+def plan(args):
+    """The runs in the order in which they are wanted, without those that are one and the same."""
+    runs = {}
+    for name in args.experiments:
+        experiment = EXPERIMENTS[name]
+        for seed in range(args.seeds or experiment.seeds):
+            for arm, changes in arms_of(args, experiment).items():
+                if args.arms and arm not in args.arms:
+                    continue
+                config = base_config(
+                    dataset_name=dataset_name(args, experiment), data_root=args.data_root, output_root=args.work,
+                    img_height=args.size, img_width=args.size, max_steps=args.steps, batch_size=args.batch_size,
+                    device=args.device, precision=args.precision, seed=seed, **changes,
+                )  # fmt: skip
+                run = runs.setdefault(dataclasses.astuple(config), Run(config))
+                run.labels.append((name, arm, seed))
+    for run in runs.values():
+        experiment, arm, seed = run.labels[0]
+        name = f"{experiment} {arm} {seed}".replace(" + ", "+").replace(", ", "-").replace(" ", "_")
+        run.config = dataclasses.replace(run.config, run_name=name)
+        run.config.check()
+    return list(runs.values())
+
+
+def arms_of(args, experiment):
+    """Other people's pictures get the two main arms."""
+    return experiment.arms if args.dataset_name == GENERATED else MAIN
+
+
+def dataset_name(args, experiment):
+    """water2wine as confounded as the experiment wants it; any other data set is as it is."""
+    if args.dataset_name != GENERATED or experiment.confounding == 0.5:
+        return args.dataset_name
+    return f"{GENERATED}_{round(100 * experiment.confounding)}"
+
+
+def prepare(args):
+    """Draw the data sets that are missing."""
+    for name in args.experiments:
+        root = dataset_folder(args.data_root, dataset_name(args, EXPERIMENTS[name]))
+        if root.name != args.dataset_name and not root.exists():
+            write_dataset(root, size=max(64, args.size), confounding=EXPERIMENTS[name].confounding)
+        prepare_dataset(args.data_root, root.name, args.size)
+
+
+class Evaluation:
+    """The training callback that looks at the test pictures, always the same ones.
+
+    Writes a line for each of its steps to `evaluations.jsonl` in the run's folder, and G_AB to
+    `step_<n>.safetensors` there where it is to be kept.
+    """
+
+    def __init__(self, trainer, progress):
+        self.trainer, self.progress = trainer, progress
+        steps = trainer.total_steps
+        self.steps, self.kept = steps_at(EVALUATED, steps), steps_at(KEPT, steps)
+        self.path = trainer.config.models_folder / "evaluations.jsonl"
+        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.rows = [row for row in map(json.loads, lines) if row["step"] <= trainer.step]
+
+    def __call__(self, trainer):
+        self.progress.value = trainer.step
+        if multiprocessing.parent_process() is not None and not multiprocessing.parent_process().is_alive():
+            raise SystemExit("the experiment's own process is gone")
+        if trainer.step not in self.steps or any(row["step"] == trainer.step for row in self.rows):
+            return
+        pictures = self.translate()
+        before = self.rows[-1]["step"] if self.rows else 0
+        recent = [row for row in trainer.history if before < row["step"] <= trainer.step]
+        row = {"step": trainer.step}
+        row |= {f"cycle_{d}": distance(pictures[f"rec_{d}"], trainer.test[d]) for d in "AB"}
+        for loss in ("loss_D", "loss_G"):  # of training, the mean since the last time
+            row[loss] = sum(row[loss] for row in recent) / len(recent) if recent else None
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        if trainer.step in self.kept:
+            facts = {name: getattr(trainer.config, name) for name in FIXED} | {"step": trainer.step}
+            halves = {key: value.half() for key, value in trainer.model.G_AB.state_dict().items()}
+            write_tensors(self.path.with_name(f"step_{trainer.step}.safetensors"), halves, facts)
+
+    def translate(self):
+        fake_B, rec_A = self.trainer.model.translate(self.trainer.test["A"], "AtoB")
+        fake_A, rec_B = self.trainer.model.translate(self.trainer.test["B"], "BtoA")
+        return {"fake_A": fake_A, "fake_B": fake_B, "rec_A": rec_A, "rec_B": rec_B}
+
+    def scores(self):
+        """What scores.csv says of a finished run, but for its label."""
+        trainer, pictures = self.trainer, self.translate()
+        last = self.rows[-1]
+        scores = {"steps": last["step"], **{name: last[name] for name in ("cycle_A", "cycle_B", "loss_D")}}
+        for domain, direction in (("A", "BtoA"), ("B", "AtoB")):
+            real = trainer.test[domain]
+            scores[f"identity_{domain}"] = distance(trainer.model.translate(real, direction)[0], real)
+            scores[f"floor_{domain}"] = output_norm_floor(real)
+        if (trainer.root / "scenes.json").is_file():
+            test = Water2WineTest(trainer.root, trainer.config.size, trainer.config.channels)
+            scores |= test.scores(pictures["fake_B"], pictures["fake_A"])
+        accuracies = [colour_accuracy(trainer.test[d], pictures[f"fake_{d}"]) for d in "AB"]
+        return scores | {"colour_accuracy": sum(accuracies) / 2}
+
+
+def distance(pictures, others):
+    return (pictures - others).abs().mean().item()
+
+
+def train_one(config, progress):
+    """Train one run, in a process of its own; its rows are in `result.json` in its folder then.
+
+    A run that was stopped goes on from where it saved itself. Ends with exit code 1 if stopped.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # but for the training, which then stops and saves
+    if resolve_device(config.device) == "cpu":
+        torch.set_num_threads(1)
+    trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
+    evaluation = Evaluation(trainer, progress)
+    evaluation(trainer)
+    trainer.run(evaluation, show_bar=False)
+    if trainer.stopped:
+        raise SystemExit(1)
+    result = {"history": evaluation.rows, "scores": evaluation.scores()}
+    (config.models_folder / "result.json").write_text(json.dumps(result) + "\n")
+    shutil.rmtree(config.models_folder / f"epoch_{trainer.epoch}")  # nobody goes on from here
+
+
+def stopped_after(config):
+    """The epoch that a stopped run can go on from; 0 if there is none."""
+    for epoch in reversed(saved_epochs(config.models_folder)):
+        _, facts = read_tensors(config.models_folder / f"epoch_{epoch}" / "state.safetensors")
+        if facts["step"] < config.max_steps:
+            return epoch
+    return 0
+
+
+def train_all(runs, jobs, finished, bar):
+    """Train each run in a process of its own, `jobs` at a time; `finished(run)` after each.
+
+    Raises:
+        KeyboardInterrupt: on Ctrl-C or SIGTERM, when all processes have saved and ended.
+        UserError: naming a run that failed; the others have stopped then, too.
+    """
+    context = multiprocessing.get_context("spawn")  # forking a process that has used torch can hang
+    waiting, active, done = list(runs), [], 0
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        while waiting or active:
+            while waiting and len(active) < jobs:
+                run, progress = waiting.pop(0), context.Value("q", 0)
+                process = context.Process(target=train_one, args=(run.config, progress))
+                process.start()
+                active.append((run, process, progress))
+            time.sleep(0.2)
+            for run, process, progress in [entry for entry in active if not entry[1].is_alive()]:
+                active.remove((run, process, progress))
+                if process.exitcode:
+                    raise UserError(f"the run {run.config.name} failed (exit code {process.exitcode}), see above")
+                done += run.config.max_steps
+                finished(run)
+            bar.n = done + sum(progress.value for _, _, progress in active)
+            bar.refresh()
+    finally:
+        for _, process, _ in active:
+            process.terminate()
+        for _, process, _ in active:
+            process.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+class Tables:
+    """history.csv and scores.csv of a folder. Rows stand in the order of the plan."""
+
+    def __init__(self, folder, runs):
+        self.folder = Path(folder)
+        self.place = {label: i for i, run in enumerate(runs) for label in run.labels}
+        self.rows = {name: read_table(self.folder / f"{name}.csv") for name in ("history", "scores")}
+
+    def has(self, run):
+        there = {label_of(row) for row in self.rows["scores"]}
+        return all(label in there for label in run.labels)
+
+    def add(self, run):
+        """Take in the result of a finished run, and keep its networks if it is a main arm's first."""
+        result = json.loads((run.folder / "result.json").read_text())
+        for label in run.labels:
+            named = dict(zip(("experiment", "arm", "seed"), label, strict=True))
+            self.rows["history"] += [{**named, **row} for row in result["history"]]
+            self.rows["scores"].append({**named, **result["scores"]})
+            experiment, arm, seed = label
+            if experiment == "output_norm" and arm in MAIN_ARMS and seed == 0:
+                for path in run.folder.glob("step_*.safetensors"):
+                    shutil.copy(path, self.folder / f"{arm}_{path.name}")
+        self._write("history", HISTORY_COLUMNS)
+        self._write("scores", SCORE_COLUMNS)
+
+    def _write(self, name, columns):
+        def order(row):
+            return self.place.get(label_of(row), len(self.place)), float(row.get("step", 0))
+
+        self.rows[name].sort(key=order)
+        path = self.folder / f"{name}.csv"
+        partial = path.with_name(f".{path.name}.partial")
+        with open(partial, "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([in_table(row.get(column)) for column in columns] for row in self.rows[name])
+        os.replace(partial, path)
+
+
+def in_table(value):
+    """Five digits of a float; nothing for what was not measured."""
+    return f"{value:.5g}" if isinstance(value, float) else value
+
+
+def label_of(row):
+    return row["experiment"], row["arm"], int(row["seed"])
+
+
+def read_table(path):
+    """A CSV of this module → a list of dicts: numbers as floats, what is empty as None."""
+    if not Path(path).is_file():
+        return []
+    with open(path, newline="") as file:
+        return [{column: number(value) for column, value in row.items()} for row in csv.DictReader(file)]
+
+
+def number(text):
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text
+
+
+def describe(args):
+    """What config.json holds: everything that decides the tables, and the versions."""
+    base = base_config(
+        dataset_name=args.dataset_name, img_height=args.size, img_width=args.size, max_steps=args.steps,
+        batch_size=args.batch_size, precision=args.precision,
+    )  # fmt: skip
+    left_out = ("data_root", "output_root", "run_name", "overwrite", "start_from", "seed", "device")
+    return {
+        "base": {key: value for key, value in dataclasses.asdict(base).items() if key not in left_out},
+        "experiments": {name: dataclasses.asdict(experiment) for name, experiment in EXPERIMENTS.items()},
+        "threads": 1 if resolve_device(args.device) == "cpu" else None,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
+def open_folder(args):
+    """Make the output folder, or make sure that the tables in it are of the same configuration.
+
+    Raises:
+        UserError: naming the first setting that differs.
+    """
+    path, config = args.output / "config.json", json.loads(json.dumps(describe(args)))
+    if path.is_file():
+        there = json.loads(path.read_text())
+        for key, value in config["base"].items():
+            if there["base"].get(key) != value:
+                was = there["base"].get(key)
+                raise UserError(f"{path}: the tables there have {key} {was}, not {value}; choose another --output")
+        config["versions"] = there["versions"] if config["versions"] == there["versions"] else config["versions"]
+    args.output.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(config, indent=1) + "\n")
+
+
+def seconds_a_step(run):
+    """The time of a step of the first run, alone on its thread: ten are tried, on a model thrown away."""
+    if resolve_device(run.config.device) == "cpu":
+        torch.set_num_threads(1)
+    trainer = Trainer(dataclasses.replace(run.config, overwrite=True))
+    for real in training_batches(trainer.data, run.config.batch_size, 0, 12):
+        trainer.model.step(*(pictures.to(trainer.device) for pictures in real))["loss_D"].item()
+        trainer.step += 1
+        if trainer.step == 2:  # the first ones are slow
+            began = time.perf_counter()
+    return (time.perf_counter() - began) / 10
+
+
+def parse(argv):
+    parser = Parser(prog="python -m cyclegan_lib.ablation", description="Norm at the output or not: the experiment.")
+    parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS),
+                        help="which of them; on other data than water2wine only the two main arms are run")  # fmt: skip
+    parser.add_argument("--arms", nargs="+", default=None, help="only these arms (default: all)")
+    parser.add_argument("--seeds", type=int, default=None, help="seeds an arm (default: the experiment's)")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of a run")
+    parser.add_argument("--size", type=int, default=64, help="side of the pictures in pixels")
+    parser.add_argument("--batch_size", type=int, default=4, help="pictures of each side in a step")
+    parser.add_argument("--dataset_name", default=GENERATED, help="a folder in data_root")
+    parser.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
+    parser.add_argument("--output", type=Path, default=None, help="where the tables go (default: DATA_ROOT/ablation, "
+                        "for other data runs/ablation_<dataset_name>)")  # fmt: skip
+    parser.add_argument("--work", type=Path, default=None, help="where runs are kept (default: runs/<output>)")
+    parser.add_argument("--device", default="cpu", choices=DEVICES, help="where to train")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS,
+                        help="fp32 by default, so that other machines get the same table")  # fmt: skip
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, on CPUs a thread each")
+    args = parser.parse_args(argv)
+    parser.check_ranges(args, {name: limits for name, limits in RANGES.items() if getattr(args, name) is not None})
+    if args.dataset_name != GENERATED:
+        args.experiments = ["output_norm"]
+    arms = {arm for name in args.experiments for arm in arms_of(args, EXPERIMENTS[name])}
+    unknown = sorted(set(args.arms or ()) - arms)
+    if unknown:
+        parser.error(f"--arms {unknown[0]!r}: not in these experiments; there are {', '.join(sorted(arms))}")
+    own = args.data_root / "ablation" if args.dataset_name == GENERATED else Path(f"runs/ablation_{args.dataset_name}")
+    args.output = args.output or own
+    args.work = args.work or Path("runs") / args.output.name
+    return args, parser
+
+
+def main(argv=None):
+    args, parser = parse(argv)
+    with parser.one_line_errors():
+        runs = plan(args)
+        prepare(args)
+        open_folder(args)
+        tables = Tables(args.output, runs)
+        missing = [run for run in runs if not tables.has(run)]
+        print(f"{len(runs)} runs of {args.steps} steps, {len(runs) - len(missing)} of them in {args.output} already")
+        if missing:
+            minutes = seconds_a_step(missing[0]) * args.steps * math.ceil(len(missing) / args.jobs) / 60
+            print(f"about {minutes:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
+    with parser.one_line_errors(), tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
+        try:
+            train_all(missing, args.jobs, tables.add, bar)
+        except KeyboardInterrupt:
+            bar.close()
+            left = sum(not tables.has(run) for run in runs)
+            parser.exit(130, f"stopped with {left} runs to go; the same command goes on\n")
+    print(f"{args.output}: history.csv and scores.csv hold all {len(runs)} runs")
+
+
+if __name__ == "__main__":
+    main()
