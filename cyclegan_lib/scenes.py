@@ -112,6 +112,22 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     )
 
 
+def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
+    """A scene in the middle of the picture, with what an explorer's controls say.
+
+    Args:
+        brightness: of the wall, 0: black, 1: white.
+        tint: of the wall, -1: blue, 0: grey, 1: orange.
+    """
+    wall = colorsys.hsv_to_rgb(0.08 if tint > 0 else 0.6, 0.6 * abs(tint), brightness)
+    height, radius = (0.53, 0.33) if glass == "tumbler" else (0.66, 0.275)
+    return Scene(
+        liquid=liquid, glass=glass, fill=fill, x=0.5, foot_y=0.88, height=height, radius=radius,
+        background_top=wall, background_bottom=tuple(0.95 * channel for channel in wall),
+        table=colorsys.hsv_to_rgb(0.075, 0.55, 0.46), table_y=0.72, light=1, highlight=0.85,
+    )  # fmt: skip
+
+
 def counterfactual(scene):
     """The same scene with the other liquid and nothing else changed."""
     return replace(scene, liquid=LIQUIDS[1 - LIQUIDS.index(scene.liquid)])
