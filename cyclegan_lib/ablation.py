@@ -16,8 +16,11 @@ import math
 import multiprocessing
 import os
 import platform
+import re
 import shutil
 import signal
+import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +29,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from cyclegan_lib import plots
 from cyclegan_lib.checkpoints import read_tensors, saved_epochs, write_tensors
 from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import PRECISIONS, resolve_device
 from cyclegan_lib.datasets import GENERATED, dataset_folder, prepare_dataset, training_batches
-from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, output_norm_floor
+from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, mean_and_interval, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
 from cyclegan_lib.scenes import write_dataset
 from cyclegan_lib.train import DEVICES, FIXED, FLUSH_STEPS, TrainConfig, Trainer, demo_config
@@ -153,22 +157,20 @@ def prepare(args):
 class Evaluation:
     """The training callback that looks at the test pictures, always the same ones.
 
-    Writes a line for each of its steps to `evaluations.jsonl` in the run's folder, and G_AB to
-    `step_<n>.safetensors` there where it is to be kept.
+    Writes a line for each of its steps to `evaluations/<run>.jsonl`, and G_AB to
+    `step_<n>.safetensors` in the run's folder where it is to be kept.
     """
 
     def __init__(self, trainer, progress):
         self.trainer, self.progress = trainer, progress
         steps = trainer.total_steps
         self.steps, self.kept = steps_at(EVALUATED, steps), steps_at(KEPT, steps)
-        self.path = trainer.config.models_folder / "evaluations.jsonl"
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        self.path = trainer.config.output_root / "evaluations" / f"{trainer.config.name}.jsonl"
+        lines = self.path.read_text().splitlines() if trainer.step else []
         self.rows = [row for row in map(json.loads, lines) if row["step"] <= trainer.step]
 
     def __call__(self, trainer):
         self.progress.value = trainer.step
-        if multiprocessing.parent_process() is not None and not multiprocessing.parent_process().is_alive():
-            raise SystemExit("the experiment's own process is gone")
         if trainer.step not in self.steps or any(row["step"] == trainer.step for row in self.rows):
             return
         pictures = self.translate()
@@ -181,10 +183,10 @@ class Evaluation:
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
-        if trainer.step in self.kept:
+        if trainer.step and trainer.step in self.kept:  # the folder is made when training begins
             facts = {name: getattr(trainer.config, name) for name in FIXED} | {"step": trainer.step}
             halves = {key: value.half() for key, value in trainer.model.G_AB.state_dict().items()}
-            write_tensors(self.path.with_name(f"step_{trainer.step}.safetensors"), halves, facts)
+            write_tensors(trainer.config.models_folder / f"step_{trainer.step}.safetensors", halves, facts)
 
     def translate(self):
         fake_B, rec_A = self.trainer.model.translate(self.trainer.test["A"], "AtoB")
@@ -217,9 +219,14 @@ def train_one(config, progress):
     A run that was stopped goes on from where it saved itself. Ends with exit code 1 if stopped.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # but for the training, which then stops and saves
+    threading.Thread(target=end_with_parent, daemon=True).start()
     if resolve_device(config.device) == "cpu":
         torch.set_num_threads(1)
-    trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
+    try:
+        trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
+    except UserError as error:
+        print(f"error: {config.name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     evaluation = Evaluation(trainer, progress)
     evaluation(trainer)
     trainer.run(evaluation, show_bar=False)
@@ -228,6 +235,12 @@ def train_one(config, progress):
     result = {"history": evaluation.rows, "scores": evaluation.scores()}
     (config.models_folder / "result.json").write_text(json.dumps(result) + "\n")
     shutil.rmtree(config.models_folder / f"epoch_{trainer.epoch}")  # nobody goes on from here
+
+
+def end_with_parent():
+    """If the experiment's own process is killed, its runs must not go on: a new one would meet them."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def stopped_after(config):
@@ -282,7 +295,7 @@ class Tables:
 
     def __init__(self, folder, runs):
         self.folder = Path(folder)
-        self.place = {label: i for i, run in enumerate(runs) for label in run.labels}
+        self.place = {label: i for i, label in enumerate(label for run in runs for label in run.labels)}
         self.rows = {name: read_table(self.folder / f"{name}.csv") for name in ("history", "scores")}
 
     def has(self, run):
@@ -339,6 +352,20 @@ def number(text):
         return float(text) if text else None
     except ValueError:
         return text
+
+
+def by_arm(scores, experiment, columns):
+    """The rows of an experiment in `scores.csv` → what `plots.arms_at_end` draws, arm by arm."""
+    arms = {}
+    for row in scores:
+        if row["experiment"] == experiment:
+            arms.setdefault(row["arm"], []).append(row)
+    groups = {}
+    for arm, rows in arms.items():
+        found = {column: [row[column] for row in rows] for column in columns}
+        colour = plots.COLOURS.get(re.match(r"\w+", arm)[0], plots.COLOURS["loss_D"])
+        groups[arm] = colour, {column: (values, mean_and_interval(values)) for column, values in found.items()}
+    return groups
 
 
 def describe(args):

@@ -147,3 +147,146 @@ def _curve(axes, history, name, colour, label, smooth):
     width = max(1, min(smooth, len(values) // 4))
     mean = np.convolve(values, np.ones(width) / width, mode="valid")
     axes.plot(steps[width - 1 :], mean, color=colour, linewidth=1.8, label=label)
+
+
+CHANNELS = {"R": "#D55E00", "G": "#009E73", "B": "#0072B2"}
+
+
+def _row_of_pictures(figure, pictures, box):
+    """Pictures with captions beside one another in `box` (left, bottom, width, height), as shares of the figure.
+
+    Placed by hand: an automatic layout takes longer than two networks.
+    """
+    left, bottom, width, height = box
+    for i, (name, picture) in enumerate(pictures.items()):
+        axes = figure.add_axes([left + i * width / len(pictures), bottom, 0.96 * width / len(pictures), height])
+        axes.imshow(to_pixels(picture), vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(name, fontsize=9)
+
+
+def means_and_contrasts(pictures, largest_mean):
+    """Pictures in a row, and under them where each channel's mean and contrast lie.
+
+    Args:
+        pictures: {name: (3, H, W) in [-1, 1]}, a picture and what became of it.
+        largest_mean: what a norm at the output allows a mean to be, at most; shaded.
+    """
+    figure = Figure(figsize=(9, 5))
+    _row_of_pictures(figure, pictures, (0.01, 0.48, 0.99, 0.44))
+    left, right = figure.add_axes([0.2, 0.1, 0.46, 0.31]), figure.add_axes([0.71, 0.1, 0.27, 0.31])
+    left.axvspan(-largest_mean, largest_mean, color=COLOURS["instance"], alpha=0.25, linewidth=0)
+    right.axvspan(0, np.tanh(1), color=COLOURS["instance"], alpha=0.25, linewidth=0)
+    rows = np.arange(len(pictures))
+    channels = np.stack([picture.double().flatten(1).numpy() for picture in pictures.values()])
+    for number, (channel, colour) in enumerate(CHANNELS.items()):
+        for axes, values in ((left, channels.mean(2)), (right, channels.std(2))):
+            axes.plot(values[:, number], rows + 0.25 * (number - 1), linestyle="", marker=f"${channel}$",
+                      color=colour, markersize=8)  # fmt: skip
+    left.set_yticks(rows, [name.replace("\n", " ") for name in pictures], fontsize=8)
+    right.set_yticks(rows, [])
+    left.set(xlim=(-1, 1), ylim=(len(pictures) - 0.5, -0.5), xlabel="mean of a channel (-1: black, 1: white)")
+    right.set(xlim=(0, 1), ylim=(len(pictures) - 0.5, -0.5), xlabel="contrast: standard deviation")
+    left.set_title("shaded: all that a norm at the output allows", fontsize=9)
+    return figure
+
+
+def floor_view(picture, closest, curve, brightness, floor, largest_mean):
+    """A picture, the closest one with a norm at the output, and the floor over brightness.
+
+    Args:
+        picture, closest: (3, H, W) in [-1, 1].
+        curve: (brightnesses, floors), two sequences.
+        brightness, floor: where the picture lies on it.
+    """
+    figure = Figure(figsize=(9.6, 3.2))
+    pictures = {"the picture": picture, "the closest that a norm\nat the output allows": closest}
+    _row_of_pictures(figure, pictures, (0.005, 0.08, 0.53, 0.76))
+    right = figure.add_axes([0.61, 0.16, 0.37, 0.73])
+    right.plot(*curve, color=COLOURS["instance"], linewidth=2, label="floor")
+    line = np.linspace(-1, 1, 201)
+    right.plot(line, np.maximum(0, np.abs(line) - largest_mean), color="black", linestyle=":", linewidth=1,
+               label=f"|mean| - {largest_mean}, if all channels had this mean")  # fmt: skip
+    right.plot([brightness], [floor], "o", color="black", markersize=8)
+    side = "right" if brightness > 0 else "left"
+    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(-10 if side == "right" else 10, 6), ha=side,
+                   textcoords="offset points", fontsize=10, weight="bold")  # fmt: skip
+    right.set(xlim=(-1, 1), ylim=(0, 0.85), xlabel="mean of the picture (-1: black, 1: white)",
+              ylabel="mean |difference| of pixels", title="No network can do better than this")  # fmt: skip
+    right.legend(fontsize=8, loc="upper center")
+    return figure
+
+
+def training_moment(pictures, curves, floor, step):
+    """What both arms make of a picture at one training step, over their loss curves.
+
+    Args:
+        pictures: {name: (3, H, W) in [-1, 1]}.
+        curves: {output_norm: (steps, cycle losses)}.
+        floor: of the same pictures as the losses.
+    """
+    figure = Figure(figsize=(9, 5))
+    _row_of_pictures(figure, pictures, (0.01, 0.48, 0.99, 0.44))
+    axes = figure.add_axes([0.08, 0.1, 0.9, 0.33])
+    for norm, (steps, losses) in curves.items():
+        axes.plot(steps, losses, color=COLOURS[norm], linewidth=2, label=NORM_NAMES[norm])
+        axes.plot([step], np.interp([step], steps, losses), "o", color=COLOURS[norm], markersize=8)
+    axes.axvline(step, color="#777777", linewidth=1)
+    draw_floors(axes, {"A": floor})
+    axes.set(xlabel=f"training step (now: {step})", ylabel="cycle loss of A", ylim=(0, None))
+    axes.legend(fontsize=8, loc="upper right")
+    return figure
+
+
+def arms_with_floor(history, arms, floors, title):
+    """Cycle losses of several arms over the steps: the mean over seeds, a faint line for each.
+
+    Args:
+        history: rows of `history.csv`.
+        arms: {arm: (colour, name)}.
+        floors: {"A": number, "B": number}.
+    """
+    figure = Figure(figsize=(10, 3.7), layout="constrained")
+    for axes, domain in zip(figure.subplots(1, 2, sharey=True), "AB", strict=True):
+        for arm, (colour, name) in arms.items():
+            runs = {}
+            for row in history:
+                if row["arm"] == arm:
+                    runs.setdefault(row["seed"], []).append((row["step"], row[f"cycle_{domain}"]))
+            losses = np.array([[loss for _, loss in run] for run in runs.values()])
+            steps = [step for step, _ in next(iter(runs.values()))]
+            axes.plot(steps, losses.T, color=colour, alpha=0.3, linewidth=0.8)
+            axes.plot(steps, losses.mean(0), color=colour, linewidth=2, label=f"{name} ({len(runs)} seeds)")
+        draw_floors(axes, {domain: floors[domain]})
+        axes.set(xlabel="training step", title=f"Cycle loss of {domain}, test pictures", ylim=(0, None))
+        axes.legend(fontsize=8, loc="upper right")
+    figure.axes[0].set_ylabel("mean |difference| of pixels")
+    figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def arms_at_end(groups, columns, floors, title):
+    """How the runs of each arm ended: a dot a seed, the mean and its 95 % interval.
+
+    Args:
+        groups: {arm's name: (colour, {column: (values of the seeds, (mean, half width))})}.
+        columns: {column: what stands under its axis}.
+        floors: {column: number}, drawn where there is one.
+    """
+    figure = Figure(figsize=(10, 1.3 + 0.34 * len(groups)), layout="constrained")
+    for axes, (column, label) in zip(
+        figure.subplots(1, len(columns), sharey=True, squeeze=False)[0], columns.items(), strict=True
+    ):
+        for row, (colour, found) in enumerate(groups.values()):
+            values, (mean, half) = found[column]
+            axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.35, markersize=5)
+            axes.errorbar([mean], [row], xerr=[half], fmt="|", color=colour, markersize=14, linewidth=2.5, capsize=0)
+        if column in floors:
+            axes.axvline(floors[column], color="black", linestyle="--", linewidth=1)
+            axes.set_title(f"floor with the norm: {floors[column]:.3f}", fontsize=8)
+        axes.set(xlabel=label, xlim=(0, None))
+        axes.grid(axis="y", alpha=0.25)
+    figure.axes[0].set_yticks(range(len(groups)), list(groups), fontsize=9)
+    figure.axes[0].set_ylim(len(groups) - 0.5, -0.5)
+    figure.suptitle(title, fontsize=12)
+    return figure

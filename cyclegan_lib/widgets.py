@@ -4,6 +4,7 @@ Written to what ipywidgets 7.7 (Colab) and 8 share. Pictures are drawn into an `
 an `Output` widget, and `interact`, which uses one, can hang a notebook that runs without a person.
 """
 
+import functools
 import tempfile
 import time
 from dataclasses import replace
@@ -15,7 +16,8 @@ import torch
 from cyclegan_lib import plots
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import GENERATED, dataset_folder, write_crops
-from cyclegan_lib.scenes import SPLITS
+from cyclegan_lib.metrics import LARGEST_MEAN, closest_reachable, output_norm_floor
+from cyclegan_lib.scenes import GLASSES, LIQUIDS, SPLITS, arranged_scene, render
 from cyclegan_lib.train import demo_config, fit
 
 WIDE = {"description_width": "150px"}
@@ -123,11 +125,9 @@ class TranslationExplorer:
             0, 0, min(map(len, real.values())) - 1, description="test picture", style=WIDE,
             continuous_update=False, layout=ipw.Layout(width="520px"),
         )  # fmt: skip
+        self.controls = (self.direction, self.number)
         self.picture = Picture(620)
-        self.box = ipw.VBox([self.direction, self.number, self.picture.widget])
-        for control in (self.direction, self.number):
-            control.observe(lambda change: self.redraw(), "value")
-        self.redraw()
+        self.box = _explorer(self)
 
     def figure(self):
         """The figure for what the controls say."""
@@ -185,3 +185,128 @@ class OwnPictures:
         path = Path(tempfile.mkdtemp()) / Path(file.get("metadata", file)["name"]).name
         path.write_bytes(bytes(file["content"]))
         return path
+
+
+class SceneExplorer:
+    """Draw a scene; generators with and without the norm translate it at once, beside the answer.
+
+    Args:
+        generators: {name: G_AB}.
+    """
+
+    def __init__(self, generators):
+        self.generators = generators
+        line = dict(style=WIDE, layout=ipw.Layout(width="520px"))
+        slider = dict(continuous_update=False, readout_format=".2f", **line)
+        self.brightness = ipw.FloatSlider(0.8, min=0, max=1, step=0.05, description="wall: brightness", **slider)
+        self.tint = ipw.FloatSlider(0, min=-1, max=1, step=0.1, description="wall: blue … orange", **slider)
+        self.fill = ipw.FloatSlider(0.65, min=0.3, max=0.9, step=0.05, description="fill level", **slider)
+        self.glass = ipw.ToggleButtons(options=GLASSES, description="glass", **line)
+        self.liquid = ipw.ToggleButtons(options=LIQUIDS, description="liquid", **line)
+        self.controls = (self.brightness, self.tint, self.fill, self.glass, self.liquid)
+        self.picture = Picture(860)
+        self.box = _explorer(self)
+
+    def figure(self):
+        """The figure for what the controls say. The answer is the same scene with wine."""
+        scene = arranged_scene(
+            self.brightness.value, self.tint.value, self.glass.value, self.fill.value, self.liquid.value
+        )
+        real_A = render(scene, 64)[0]
+        pictures = {f"the scene, with {scene.liquid}": real_A}
+        for name, G_AB in self.generators.items():
+            pictures[name.replace(" at", "\nat")] = _apply(G_AB, real_A)
+        pictures["the answer: wine"] = render(replace(scene, liquid="wine"), 64)[0]
+        return plots.means_and_contrasts(pictures, LARGEST_MEAN)
+
+    def redraw(self):
+        self.picture.draw(self.figure())
+
+
+class FloorExplorer:
+    """Make a picture brighter or flatter; see the closest one that a norm at the output allows.
+
+    Args:
+        pictures: (N, 3, H, W) in [-1, 1] to choose from, any pictures.
+    """
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+        line = dict(style=WIDE, layout=ipw.Layout(width="520px"))
+        slider = dict(continuous_update=False, readout_format=".2f", **line)
+        self.number = ipw.IntSlider(0, 0, len(pictures) - 1, description="picture", continuous_update=False, **line)
+        self.brightness = ipw.FloatSlider(0, min=-1, max=1, step=0.05, description="brightness", **slider)
+        self.contrast = ipw.FloatSlider(1, min=0, max=2, step=0.1, description="contrast", **slider)
+        self.controls = (self.number, self.brightness, self.contrast)
+        self.curve = functools.lru_cache(maxsize=64)(self._curve)
+        self.picture = Picture(920)
+        self.box = _explorer(self)
+
+    def changed(self, brightness):
+        """The chosen picture with its contrast scaled and `brightness` added: (1, 3, H, W)."""
+        picture = self.pictures[self.number.value][None]
+        middle = picture.mean((2, 3), keepdim=True)
+        return (middle + self.contrast.value * (picture - middle) + brightness).clamp(-1, 1)
+
+    def _curve(self, number, contrast):
+        """Means and floors of that picture from black to white."""
+        pictures = torch.cat([self.changed(brightness.item()) for brightness in torch.linspace(-2, 2, 21)])
+        return pictures.mean((1, 2, 3)).tolist(), output_norm_floor(pictures, "none").mean(1).tolist()
+
+    def figure(self):
+        """The figure for what the controls say."""
+        picture = self.changed(self.brightness.value)
+        curve = self.curve(self.number.value, self.contrast.value)
+        return plots.floor_view(
+            picture[0], closest_reachable(picture)[0], curve, picture.mean().item(), output_norm_floor(picture),
+            LARGEST_MEAN,
+        )  # fmt: skip
+
+    def redraw(self):
+        self.picture.draw(self.figure())
+
+
+class TrainingScrubber:
+    """Go through a training: both arms' translations of a test picture, over the loss curves.
+
+    Args:
+        generators: {output_norm: {step: G_AB}}, the same steps for each.
+        real, answers: (N, 3, H, W) in [-1, 1], test pictures and their counterfactuals.
+        curves, floor: as for `plots.training_moment`.
+    """
+
+    def __init__(self, generators, real, answers, curves, floor):
+        self.generators, self.real, self.answers = generators, real, answers
+        self.curves, self.floor = curves, floor
+        line = dict(style=WIDE, layout=ipw.Layout(width="520px"), continuous_update=False)
+        steps = sorted(next(iter(generators.values())))
+        self.step = ipw.SelectionSlider(options=steps, value=steps[-1], description="training step", **line)
+        self.number = ipw.IntSlider(0, 0, len(real) - 1, description="test picture", **line)
+        self.controls = (self.step, self.number)
+        self.picture = Picture(860)
+        self.box = _explorer(self)
+
+    def figure(self):
+        """The figure for what the controls say."""
+        real_A = self.real[self.number.value]
+        pictures = {"water": real_A}
+        for norm, by_step in self.generators.items():
+            pictures[plots.NORM_NAMES[norm].replace(" at", "\nat")] = _apply(by_step[self.step.value], real_A)
+        pictures["the answer"] = self.answers[self.number.value]
+        return plots.training_moment(pictures, self.curves, self.floor, self.step.value)
+
+    def redraw(self):
+        self.picture.draw(self.figure())
+
+
+@torch.inference_mode()
+def _apply(G, picture):
+    return G(picture[None])[0]
+
+
+def _explorer(explorer):
+    """Controls above the picture; whichever is moved, it is drawn again."""
+    for control in explorer.controls:
+        control.observe(lambda change: explorer.redraw(), "value")
+    explorer.redraw()
+    return ipw.VBox([*explorer.controls, explorer.picture.widget])

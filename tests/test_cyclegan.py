@@ -168,3 +168,29 @@ def test_devices_and_precisions():
     assert resolve_precision("auto", "mps") == "fp32"
     with pytest.raises(UserError, match="fp16"):
         resolve_precision("fp16", "cpu")
+
+
+def test_without_an_adversary_the_generators_do_not_see_the_discriminators():
+    real_A, real_B = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    after = {}
+    for weight in (0.0, 1.0):
+        for scale in (1.0, 3.0):
+            model = CycleGAN(base_channels=4, num_residual=1, lambda_adversarial=weight)
+            with torch.no_grad():
+                for D in (model.D_A, model.D_B):
+                    D.model[0].weight.mul_(scale)
+            losses = model.step(real_A, real_B)
+            after[weight, scale] = model.G_AB.state_dict()["model.1.weight"].clone()
+            cycle = model.lambda_cycle * (losses["cycle_A"] + losses["cycle_B"])
+            assert torch.isclose(losses["loss_G"], cycle + weight * 2 * losses["adversarial"], rtol=1e-5)
+    assert torch.equal(after[0.0, 1.0], after[0.0, 3.0])
+    assert not torch.equal(after[1.0, 1.0], after[1.0, 3.0])
+
+
+def test_the_mirror_image_has_its_norm_in_both_discriminators():
+    model = CycleGAN(base_channels=4, num_residual=1, discriminator_instance=True)
+    plain = CycleGAN(base_channels=4, num_residual=1)
+    for name in ("D_A", "D_B"):
+        first, second = (list(of.networks[name].state_dict().values()) for of in (model, plain))
+        assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), "the pair must start alike"
+        assert len(model.networks[name].model) == len(plain.networks[name].model) + 1

@@ -4,10 +4,23 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix, eye, kron, vstack
 
-from cyclegan_lib.metrics import SCORES, Water2WineTest, outline, output_norm_floor, weighted_l1
+from cyclegan_lib import metrics
+from cyclegan_lib.datasets import load_split
+from cyclegan_lib.metrics import (
+    SCORES,
+    Water2WineTest,
+    closest_reachable,
+    colour_accuracy,
+    mean_and_interval,
+    outline,
+    output_norm_floor,
+    weighted_l1,
+)
+from cyclegan_lib.models import InstanceNorm
 from cyclegan_lib.scenes import render, sample_scene
 
 floors = partial(output_norm_floor, reduction="none")
@@ -166,3 +179,142 @@ def test_outline_is_the_edge():
     mask[..., 2:7, 2:7] = 1
     edge = outline(mask)[0, 0]
     assert edge[4].tolist() == [0, 1, 1, 0, 0, 0, 1, 1, 0]
+
+
+# The floor from both sides, and with a learned scale
+
+
+def scenes_and_noise():
+    rng = np.random.default_rng(1)
+    scenes = torch.stack([render(sample_scene(rng, liquid), 48)[0] for liquid in ("water", "wine") * 3])
+    noise = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.4
+    return ((torch.cat([scenes, noise]) + 1) * 127.5).round() / 127.5 - 1  # in 8 bits
+
+
+def both_sides(pictures, **norm):
+    above = (closest_reachable(pictures, **norm) - pictures).abs().mean((2, 3))
+    return floors(pictures, **norm), above
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 5.0])
+def test_the_two_sides_meet(scale):
+    below, above = both_sides(scenes_and_noise(), scale=scale)
+    gap = above - below
+    assert (gap >= 0).all()
+    assert (gap <= torch.maximum(torch.tensor(2e-3), 0.02 * below)).all()
+    assert gap.mean() < 1e-3
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.0, 0.4), (2.5, -0.3)])
+def test_the_picture_from_above_is_within_reach(scale, shift):
+    """Its z has the mean and the variance that the layer leaves it."""
+    level, histogram = metrics._histograms(scenes_and_noise())
+    plans, shares = metrics._cheapest_mixture(histogram, scale, shift)
+    z = metrics._deal(metrics.LEVELS[level], level, plans, shares, scale, shift)
+    assert torch.allclose(z.mean(1), torch.full((len(z),), shift).double(), atol=1e-9)
+    assert (z.var(1, correction=0) <= scale**2 + 1e-9).all()
+
+
+def test_a_network_with_the_norm_returns_nothing_closer():
+    """A direct search over z, started from the best picture found, does not get below the floor."""
+    pictures = scenes_and_noise()[:3].double()
+    z = closest_reachable(pictures).clamp(-0.9999, 0.9999).atanh().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=0.01)
+    norm = InstanceNorm(3)
+    for _ in range(60):
+        loss = (norm(z).tanh() - pictures).abs().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert loss.item() >= output_norm_floor(pictures)
+
+
+def test_the_floor_falls_to_zero_as_the_learned_scale_grows():
+    pictures = scenes_and_noise()[:4]
+    falling = [output_norm_floor(pictures, scale=scale) for scale in (0.2, 0.5, 1, 2, 5, 20)]
+    assert falling == sorted(falling, reverse=True)
+    assert falling[-1] < 1e-3 < falling[2]
+
+
+def test_a_shift_helps_a_picture_of_that_brightness_and_hurts_others():
+    bright, dark = torch.full((1, 1, 16, 16), grid_value(0.6)), torch.full((1, 1, 16, 16), grid_value(-0.6))
+    shift = math.atanh(0.6)
+    assert output_norm_floor(bright, shift=shift) < 1e-3 < output_norm_floor(bright)
+    assert output_norm_floor(dark, shift=shift) > output_norm_floor(dark)
+
+
+def test_a_scaled_two_valued_picture():
+    picture = torch.ones(1, 1, 8, 8)
+    picture[..., :4] = -1
+    for scale in (0.5, 2):
+        floor = output_norm_floor(picture, scale=scale)
+        assert floor == pytest.approx(1 - math.tanh(scale), abs=1e-3) and floor <= 1 - math.tanh(scale)
+
+
+def test_batch_norm_has_no_floor():
+    """With its running statistics, a generator that ends in BatchNorm draws a bright and a dark picture."""
+    norm = torch.nn.BatchNorm2d(3).eval()
+    norm.running_mean.fill_(0.3)
+    norm.running_var.fill_(4.0)
+    pictures = torch.stack([torch.full((3, 8, 8), 0.9), torch.full((3, 8, 8), -0.9)])
+    z = pictures.atanh() * (4 + norm.eps) ** 0.5 + 0.3  # what the convolution would have to say
+    assert torch.allclose(norm(z).tanh(), pictures, atol=1e-5)
+    assert output_norm_floor(pictures) > 0.69
+
+
+# Other numbers
+
+
+def test_colour_accuracy_by_a_slow_obvious_version():
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(20, 3, 4, 4, generator=generator) * 0.6
+    fake = torch.rand(20, 3, 4, 4, generator=generator) * 0.6 - 0.03
+    means = [picture.double().mean((1, 2)) for picture in [*real, *fake]]
+    right = 0
+    for i, mean in enumerate(means):
+        others = sorted((j for j in range(40) if j != i), key=lambda j: (means[j] - mean).norm().item())
+        says_real = sum(j < 20 for j in others[:9]) > 4
+        right += says_real == (i < 20)
+    assert colour_accuracy(real, fake) == pytest.approx(right / 40)
+
+
+def test_colour_accuracy_of_the_same_and_of_other_colours():
+    generator = torch.Generator().manual_seed(0)
+    real, same = torch.randn(2, 100, 3, 4, 4, generator=generator)
+    assert 0.3 < colour_accuracy(real, same) < 0.7
+    assert colour_accuracy(real, same + 5) == 1
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 9, 11])
+def test_intervals_are_students(count):
+    values = np.random.default_rng(count).normal(size=count)
+    mean, half = mean_and_interval(values.tolist())
+    low, high = stats.t.interval(0.95, count - 1, values.mean(), stats.sem(values))
+    assert mean == pytest.approx(values.mean()) and half == pytest.approx((high - low) / 2, rel=1e-3)
+
+
+def test_one_seed_has_no_interval():
+    mean, half = mean_and_interval([0.5])
+    assert mean == 0.5 and math.isnan(half)
+
+
+def test_the_command_prints_the_floor_of_a_data_set_and_of_any_folder(tiny_root, capsys):
+    metrics.main(["floor", str(tiny_root), "--size", "32"])
+    lines = capsys.readouterr().out.splitlines()
+    for domain, line in zip("AB", lines[::2], strict=True):
+        pictures = load_split(tiny_root, f"train{domain}", (32, 32))
+        assert f"floor {output_norm_floor(pictures):.4f}" in line and f"train{domain}: 6 of 6 pictures" in line
+    assert "cannot go below" in lines[1]
+    metrics.main(["floor", str(tiny_root / "testA"), "--size", "32", "--limit", "2"])
+    assert "2 of 4 pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (["nowhere"], "nowhere: no pictures there"), (["{root}", "--size", "0"], "--size"),
+    (["{root}", "--limit", "0"], "--limit"),
+])  # fmt: skip
+def test_the_commands_mistakes_are_one_line(tiny_root, capsys, arguments, said):
+    with pytest.raises(SystemExit) as error:
+        metrics.main(["floor", *(argument.format(root=tiny_root) for argument in arguments)])
+    assert error.value.code == 2
+    assert said in capsys.readouterr().err and "Traceback" not in capsys.readouterr().err

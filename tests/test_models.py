@@ -131,3 +131,17 @@ def test_init_weights():
                 assert abs(module.weight.mean()) < 5 * 0.02 / n**0.5
                 assert abs(module.weight.std() / 0.02 - 1) < 5 / (2 * n) ** 0.5
                 assert (module.bias == 0).all()
+
+
+def test_a_norm_on_the_discriminators_first_layer_hides_brightness():
+    """All but a little of it: the zeros that the convolution pads with still show at the edge."""
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.5
+    changes = {}
+    for first_norm in (False, True):
+        torch.manual_seed(0)
+        D = init_weights(Discriminator(base_channels=8, first_norm=first_norm))
+        inside = D(picture)[..., 2:-2, 2:-2], D(picture + 0.4)[..., 2:-2, 2:-2]
+        changes[first_norm] = ((inside[0] - inside[1]).abs().mean() / inside[0].abs().mean()).item()
+    assert changes[True] < 0.5 * changes[False]
+    norms = [type(layer).__name__ for layer in Discriminator(first_norm=True).model]
+    assert norms[:3] == ["Conv2d", "InstanceNorm", "LeakyReLU"] and norms.count("InstanceNorm") == 4

@@ -105,3 +105,60 @@ def test_no_figure_stays_open():
     before = plt.get_fignums()
     plots.to_png(plots.picture_rows({"a": torch.zeros(1, 3, 8, 8)}))
     assert plt.get_fignums() == before
+
+
+# Figures of the ablation
+
+
+def scene(level):
+    return torch.full((3, 16, 16), float(level))
+
+
+def test_means_and_contrasts_lie_where_they_are():
+    pictures = {"dark": scene(-0.5), "bright\npicture": scene(0.25)}
+    figure = plots.means_and_contrasts(pictures, 0.1921)
+    *shown, left, right = figure.axes
+    assert [axes.get_title() for axes in shown] == list(pictures)
+    for number in range(3):  # a line of letters for each channel, a row for each picture
+        assert left.lines[number].get_xdata() == pytest.approx([-0.5, 0.25])
+        assert right.lines[number].get_xdata() == pytest.approx([0, 0])
+    assert [label.get_text() for label in left.get_yticklabels()] == ["dark", "bright picture"]
+    assert inside(figure)
+
+
+def test_the_floor_view_marks_the_point():
+    figure = plots.floor_view(scene(0.5), scene(0.1), ([-1, 0, 1], [0.8, 0, 0.8]), 0.5, 0.3, 0.1921)
+    curve = figure.axes[-1]
+    assert curve.lines[2].get_xydata().tolist() == [[0.5, 0.3]]
+    assert curve.texts[0].get_text() == "0.300"
+    assert inside(figure)
+
+
+def test_a_training_moment_marks_the_step_on_both_curves():
+    curves = {"none": ([0, 10], [0.6, 0.2]), "instance": ([0, 10], [0.6, 0.4])}
+    figure = plots.training_moment({"one": scene(0), "other": scene(1)}, curves, 0.3, 5)
+    axes = figure.axes[-1]
+    marks = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert marks == [[5, pytest.approx(0.4)], [5, pytest.approx(0.5)]]
+    assert "now: 5" in axes.get_xlabel() and "0.300" in axes.get_legend().get_texts()[-1].get_text()
+    assert inside(figure)
+
+
+def test_arms_are_means_over_seeds():
+    rows = [{"arm": "none", "seed": seed, "step": step, "cycle_A": seed + step, "cycle_B": 1.0}
+            for seed in (0, 1) for step in (0, 5)]  # fmt: skip
+    figure = plots.arms_with_floor(rows, {"none": ("green", "no norm")}, {"A": 0.2, "B": 0.3}, "A title")
+    mean = figure.axes[0].lines[2]
+    assert mean.get_xydata().tolist() == [[0, 0.5], [5, 5.5]] and mean.get_label() == "no norm (2 seeds)"
+    assert inside(figure)
+
+
+def test_ends_show_every_seed_the_mean_and_the_interval():
+    groups = {name: ("green", {"cycle_A": ([0.1, 0.3], (0.2, 0.05))}) for name in ("one arm", "another one")}
+    figure = plots.arms_at_end(groups, {"cycle_A": "cycle loss of A"}, {"cycle_A": 0.25}, "A title")
+    [axes] = figure.axes
+    assert axes.lines[0].get_xdata().tolist() == [0.1, 0.3]
+    interval = axes.collections[0].get_segments()[0][:, 0]
+    assert interval == pytest.approx([0.15, 0.25])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["one arm", "another one"]
+    assert axes.get_title() == "floor with the norm: 0.250" and inside(figure)

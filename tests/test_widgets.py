@@ -1,11 +1,24 @@
+import copy
 import io
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cyclegan_lib.metrics import LARGEST_MEAN, output_norm_floor
+from cyclegan_lib.models import Generator, init_weights
+from cyclegan_lib.scenes import arranged_scene, render
 from cyclegan_lib.train import Trainer, train
-from cyclegan_lib.widgets import LiveTraining, OwnPictures, TrainingControls, TranslationExplorer
+from cyclegan_lib.widgets import (
+    FloorExplorer,
+    LiveTraining,
+    OwnPictures,
+    SceneExplorer,
+    TrainingControls,
+    TrainingScrubber,
+    TranslationExplorer,
+)
 
 
 @pytest.fixture
@@ -118,3 +131,73 @@ def test_what_is_wrong_is_said_in_the_notebook(tmp_path, name, path, said):
     own.button.click()
     assert "Not done" in own.message.value and said in own.message.value
     assert not (tmp_path / "data").exists()
+
+
+# The three explorers
+
+
+@pytest.fixture
+def generators():
+    made = []
+    for norm in ("instance", "none"):
+        torch.manual_seed(0)
+        made.append(init_weights(Generator(base_channels=4, num_residual=1, output_norm=norm), 0.2).eval())
+    return dict(zip(("InstanceNorm at the output", "no norm at the output"), made, strict=True))
+
+
+def redraws(explorer, changes):
+    """Every control changes the picture, each time, and back again is the same picture."""
+    first = explorer.picture.widget.value
+    assert first[:4] == b"\x89PNG"
+    for control, value in changes:
+        before, was = explorer.picture.widget.value, control.value
+        control.value = value
+        assert explorer.picture.widget.value != before, control.description
+        control.value = was
+        assert explorer.picture.widget.value == before
+    assert {control for control, _ in changes} == set(explorer.controls)
+    assert all(control.description for control in explorer.controls)
+
+
+def test_the_scene_explorer(generators):
+    explorer = SceneExplorer(generators)
+    redraws(explorer, [
+        (explorer.brightness, 0.1), (explorer.tint, 0.7), (explorer.fill, 0.4), (explorer.glass, "wineglass"),
+        (explorer.liquid, "wine"),
+    ])  # fmt: skip
+
+
+def test_the_scene_explorer_shows_what_refuses_and_what_follows(generators):
+    explorer = SceneExplorer(generators)
+    for explorer.brightness.value in (0.0, 1.0):
+        figure = explorer.figure()
+        names = [axes.get_title() for axes in figure.axes[:4]]
+        assert names[0] == "the scene, with water" and names[-1] == "the answer: wine"
+        means = np.array([line.get_xdata() for line in figure.axes[4].lines])  # (channel, picture)
+        assert np.abs(means[:, 1]).max() <= LARGEST_MEAN
+        assert np.abs(means[:, 0] - means[:, 3]).max() < 0.3
+
+
+def test_the_floor_explorer():
+    pictures = torch.stack([render(arranged_scene(brightness), 32)[0] for brightness in (0.2, 0.8)])
+    explorer = FloorExplorer(pictures)
+    redraws(explorer, [(explorer.number, 1), (explorer.brightness, 0.4), (explorer.contrast, 0.5)])
+    explorer.brightness.value = 0.3
+    picture = (pictures[:1] + 0.3).clamp(-1, 1)
+    point = explorer.figure().axes[-1].lines[2].get_xydata()[0]
+    assert point == pytest.approx([picture.mean().item(), output_norm_floor(picture)])
+
+
+def test_the_training_scrubber(generators):
+    real, answers = torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    by_step = {}
+    for norm, G in zip(("instance", "none"), generators.values(), strict=True):
+        late = copy.deepcopy(G)
+        late.model[-1 if norm == "none" else -2].register_forward_pre_hook(lambda layer, z: z[0] * 3 + z[0] ** 2)
+        by_step[norm] = {5: G, 10: late}
+    curves = {norm: ([0, 5, 10], [0.6, 0.4, 0.3]) for norm in by_step}
+    scrubber = TrainingScrubber(by_step, real, answers, curves, 0.2)
+    assert scrubber.step.value == 10 and list(scrubber.step.options) == [5, 10]
+    redraws(scrubber, [(scrubber.step, 5), (scrubber.number, 2)])
+    titles = [axes.get_title() for axes in scrubber.figure().axes[:4]]
+    assert titles == ["water", "InstanceNorm\nat the output", "no norm\nat the output", "the answer"]
