@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full lab venv lint results notebooks address
+.PHONY: demo test test-full lab venv lint results ablation explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
 
@@ -29,6 +29,12 @@ results: venv  ## the runs behind the README's figures: three seeds, and one wit
 	  $(PY) -m cyclegan_lib.train $(DEMO) --seed $$seed --run_name demo_none_$$seed $(ARGS) || exit; done
 	$(PY) -m cyclegan_lib.train $(DEMO) --seed 0 --output_norm instance --run_name demo_instance_0 $(ARGS)
 	$(PY) .ci/results.py
+
+ablation: venv  ## the experiment behind notebook 05, about three hours on two cores: goes on where it was
+	$(PY) -m cyclegan_lib.ablation $(ARGS)
+
+explorer: venv  ## data/explorer.html and the animation, from what the experiment left
+	$(PY) -m cyclegan_lib.page
 
 notebooks: venv  ## run every notebook as a learner would, and keep the outputs
 	$(PY) .ci/execute.py playground.ipynb $(wildcard notebooks/*.ipynb)

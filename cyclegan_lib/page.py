@@ -275,7 +275,8 @@ PAGE = """<!DOCTYPE html>
 body { margin: 0 auto; padding: var(--gap); max-width: calc(4 * var(--side) + 5 * var(--gap)); line-height: 1.5;
   font-family: system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff; }
 @media (max-width: 719px) { body { max-width: 40rem; } }
-h1 { font-size: clamp(1.5rem, 4vw, 1.9rem); line-height: 1.2; } h2 { font-size: 1.35rem; margin: 2.6rem 0 .5rem; }
+h1 { font-size: clamp(1.5rem, 4vw, 1.7rem); line-height: 1.2; } h1, blockquote { text-wrap: balance; }
+h2 { font-size: 1.35rem; margin: 2.6rem 0 .5rem; }
 p, blockquote, details { max-width: 44rem; } a { color: #0072B2; }
 blockquote { margin: 1rem 0; padding: .2rem 1rem; border-left: .3rem solid #888; font-size: 1.15rem; }
 .controls { display: flex; flex-wrap: wrap; gap: .6rem 1.6rem; margin: 1rem 0; }
@@ -330,8 +331,9 @@ networks' pictures were kept at the steps where the slider stops.</p>
 
 <h2>Move the wall</h2>
 <p>The same two networks after {{step}} steps, and a scene of your own. Drag the wall from black to white: without the
-norm the output becomes brighter with it, with the norm it cannot. (Neither follows the tint. Both have InstanceNorms
-<em>inside</em>, too, as the paper's generator has, and a tint of the whole picture is lost there.)</p>
+norm the output becomes brighter with it; with the norm, its mean cannot leave a narrow band. (Neither follows the tint.
+Both have InstanceNorms <em>inside</em>, too, as the paper's generator has, and a tint of the whole picture is lost
+there.)</p>
 <div class="controls">
 <div class="wide"><label for="brightness">Brightness of the wall, 0 black to 1 white:
 <output id="brightness-value" for="brightness"></output></label>

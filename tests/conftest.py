@@ -1,4 +1,5 @@
 import os
+import shutil
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -34,3 +35,17 @@ def tiny_config(tiny_root, tmp_path):
         return TrainConfig(**{**tiny, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, the one that this machine has."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = next(filter(None, map(shutil.which, names)), None)
+    if executable is None:
+        pytest.skip(f"no browser on this machine ({', '.join(names)}): nothing is tried in one")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        found = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield found
+        found.close()

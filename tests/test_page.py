@@ -166,25 +166,18 @@ def test_a_folder_that_is_not_there_is_named_in_one_line(ablation, tmp_path, cap
 
 
 @pytest.fixture
-def opened():
+def opened(browser):
     """The committed page, opened from its file with the network off; and what went wrong in it."""
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser_path = next(filter(None, map(shutil.which, names)), None)
-    if browser_path is None:
-        pytest.skip("no Chromium on this machine: the page is not tried in a browser")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        context = browser.new_context(viewport={"width": 360, "height": 740})
-        context.set_offline(True)
-        tab, wrong = context.new_page(), []
-        tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: wrong.append(str(error)))
-        tab.on("request", lambda request: None if request.url.startswith("data:") else wrong.append(request.url))
-        tab.goto(COMMITTED.as_uri())
-        assert wrong.pop(0) == COMMITTED.as_uri()
-        yield tab, wrong
-        browser.close()
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    context.set_offline(True)
+    tab, wrong = context.new_page(), []
+    tab.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("request", lambda request: None if request.url.startswith("data:") else wrong.append(request.url))
+    tab.goto(COMMITTED.as_uri())
+    assert wrong.pop(0) == COMMITTED.as_uri()
+    yield tab, wrong
+    context.close()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ADDRESS = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
 PLAYGROUND = ROOT / "playground.ipynb"
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
 
 
 def requirements():
@@ -177,6 +177,7 @@ FLOORS = [
     {"models", "losses", "plots", "scenes"},
     {"cyclegan", "checkpoints", "datasets", "metrics"},
     {"train", "widgets"},
+    {"ablation", "page"},
 ]
 
 

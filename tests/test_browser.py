@@ -1,0 +1,85 @@
+"""Notebook 05 in a real JupyterLab in a real browser."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = "05_output_norm.ipynb"
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab on a copy of the notebook."""
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / NOTEBOOK, tmp_path / "notebooks")
+    for name in ("cyclegan_lib", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+               "--ServerApp.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True",
+               f"--ServerApp.root_dir={tmp_path}"]  # fmt: skip
+    environment = {**os.environ, "CYCLEGAN_QUICK": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/api", timeout=5).close()
+            break
+        except OSError:
+            assert server.poll() is None and time.monotonic() < deadline, "JupyterLab did not start"
+            time.sleep(0.2)
+    yield address
+    server.terminate()
+    server.wait(timeout=30)
+
+
+def test_every_explorer_moves_by_keyboard(browser, lab):
+    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.goto(f"{lab}/doc/tree/notebooks/{NOTEBOOK}?reset")
+    page.wait_for_function("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 20",
+                           timeout=90_000)  # fmt: skip
+    page.evaluate("""async () => {
+        await window.jupyterapp.shell.currentWidget.sessionContext.ready
+        window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.everyCellHasRun = true })
+    }""")
+    page.wait_for_function("window.everyCellHasRun", timeout=400_000)
+    errors = page.evaluate("""() => window.jupyterapp.shell.currentWidget.content.model.cells
+        ? [...window.jupyterapp.shell.currentWidget.content.model.cells].flatMap(cell => cell.outputs
+            ? cell.outputs.toJSON().filter(output => output.output_type === 'error').map(output => output.evalue) : [])
+        : ['no cells']""")
+    assert errors == []
+    for label in ("wall: brightness", "brightness", "training step"):  # one slider of each explorer
+        scroll_to(page, label)
+        box = page.locator(".jp-OutputArea-output", has=page.get_by_text(label, exact=True)).last
+        picture = box.locator("img")
+        before = picture.screenshot()
+        box.locator(".widget-hslider", has=page.get_by_text(label, exact=True)).locator(".noUi-handle").press(
+            "ArrowLeft"
+        )
+        deadline = time.monotonic() + 30
+        while picture.screenshot() == before:
+            assert time.monotonic() < deadline, f"the picture under {label!r} did not change"
+            time.sleep(0.2)
+
+
+def scroll_to(page, label):
+    """Cells that are out of sight are not drawn: go through the notebook until the label is there."""
+    count = page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.length")
+    for index in range(count):
+        page.evaluate(f"window.jupyterapp.shell.currentWidget.content.scrollToItem({index}, 'start')")
+        if page.get_by_text(label, exact=True).count():
+            page.get_by_text(label, exact=True).last.scroll_into_view_if_needed()
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"no control {label!r} in the notebook")
