@@ -11,6 +11,7 @@ as far as the shapes allow: their differences are the arms'.
 
 import csv
 import dataclasses
+import io
 import json
 import math
 import multiprocessing
@@ -32,7 +33,7 @@ from tqdm.auto import tqdm
 from cyclegan_lib import plots
 from cyclegan_lib.checkpoints import read_tensors, saved_epochs, write_tensors
 from cyclegan_lib.cli import Parser, UserError
-from cyclegan_lib.cyclegan import PRECISIONS, resolve_device
+from cyclegan_lib.cyclegan import PRECISIONS, resolve_device, resolve_precision
 from cyclegan_lib.datasets import GENERATED, dataset_folder, prepare_dataset, training_batches
 from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, mean_and_interval, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
@@ -83,6 +84,8 @@ SCORE_COLUMNS = (
 # When the test pictures are translated, as shares of the run: often where the curves are steep.
 EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
 KEPT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)  # whose G_AB is kept for the widgets
+# What of a run's settings may differ when it goes on: paths, and what does not change the numbers.
+MAY_CHANGE = ("data_root", "output_root", "start_from", "overwrite", "device", "num_workers")
 RANGES = {"steps": (1, 10**7), "size": (24, 4096), "seeds": (1, 100), "jobs": (1, 256), "batch_size": (1, 10**4)}
 
 
@@ -112,7 +115,7 @@ def base_config(**changes):
 def plan(args):
     """The runs in the order in which they are wanted, without those that are one and the same."""
     runs = {}
-    for name in args.experiments:
+    for name in dict.fromkeys(args.experiments):
         experiment = EXPERIMENTS[name]
         for seed in range(args.seeds or experiment.seeds):
             for arm, changes in arms_of(args, experiment).items():
@@ -166,8 +169,11 @@ class Evaluation:
         steps = trainer.total_steps
         self.steps, self.kept = steps_at(EVALUATED, steps), steps_at(KEPT, steps)
         self.path = trainer.config.output_root / "evaluations" / f"{trainer.config.name}.jsonl"
-        lines = self.path.read_text().splitlines() if trainer.step else []
-        self.rows = [row for row in map(json.loads, lines) if row["step"] <= trainer.step]
+        try:
+            lines = self.path.read_text().splitlines() if trainer.step else []
+            self.rows = [row for row in map(json.loads, lines) if row["step"] <= trainer.step]
+        except (OSError, ValueError):
+            raise UserError(f"{self.path}: missing or damaged; remove {trainer.config.models_folder} too") from None
 
     def __call__(self, trainer):
         self.progress.value = trainer.step
@@ -182,7 +188,7 @@ class Evaluation:
             row[loss] = sum(row[loss] for row in recent) / len(recent) if recent else None
         self.rows.append(row)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in self.rows))
+        write_whole(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
         if trainer.step and trainer.step in self.kept:  # the folder is made when training begins
             facts = {name: getattr(trainer.config, name) for name in FIXED} | {"step": trainer.step}
             halves = {key: value.half() for key, value in trainer.model.G_AB.state_dict().items()}
@@ -204,7 +210,8 @@ class Evaluation:
             scores[f"floor_{domain}"] = output_norm_floor(real)
         if (trainer.root / "scenes.json").is_file():
             test = Water2WineTest(trainer.root, trainer.config.size, trainer.config.channels)
-            scores |= test.scores(pictures["fake_B"], pictures["fake_A"])
+            translate = trainer.model.translate  # all of them: trainer.test stops at 100
+            scores |= test.scores(translate(test.real["A"], "AtoB")[0], translate(test.real["B"], "BtoA")[0])
         accuracies = [colour_accuracy(trainer.test[d], pictures[f"fake_{d}"]) for d in "AB"]
         return scores | {"colour_accuracy": sum(accuracies) / 2}
 
@@ -220,20 +227,20 @@ def train_one(config, progress):
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # but for the training, which then stops and saves
     threading.Thread(target=end_with_parent, daemon=True).start()
-    if resolve_device(config.device) == "cpu":
+    if config.device == "cpu":
         torch.set_num_threads(1)
     try:
         trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
+        evaluation = Evaluation(trainer, progress)
     except UserError as error:
         print(f"error: {config.name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    evaluation = Evaluation(trainer, progress)
     evaluation(trainer)
     trainer.run(evaluation, show_bar=False)
     if trainer.stopped:
         raise SystemExit(1)
     result = {"history": evaluation.rows, "scores": evaluation.scores()}
-    (config.models_folder / "result.json").write_text(json.dumps(result) + "\n")
+    write_whole(config.models_folder / "result.json", json.dumps(result) + "\n")
     shutil.rmtree(config.models_folder / f"epoch_{trainer.epoch}")  # nobody goes on from here
 
 
@@ -243,8 +250,20 @@ def end_with_parent():
     os._exit(1)
 
 
+def is_of(config):
+    """Whether what lies in a run's folder was made with these settings."""
+    try:
+        there = json.loads((config.models_folder / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    here = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+    return all(there.get(name) == value for name, value in here.items() if name not in MAY_CHANGE)
+
+
 def stopped_after(config):
     """The epoch that a stopped run can go on from; 0 if there is none."""
+    if not is_of(config):
+        return 0
     for epoch in reversed(saved_epochs(config.models_folder)):
         _, facts = read_tensors(config.models_folder / f"epoch_{epoch}" / "state.safetensors")
         if facts["step"] < config.max_steps:
@@ -285,8 +304,10 @@ def train_all(runs, jobs, finished, bar):
     finally:
         for _, process, _ in active:
             process.terminate()
-        for _, process, _ in active:
+        for run, process, _ in active:
             process.join()
+            if process.exitcode == 0:  # it was about to end anyway
+                finished(run)
         signal.signal(signal.SIGTERM, before)
 
 
@@ -295,16 +316,22 @@ class Tables:
 
     def __init__(self, folder, runs):
         self.folder = Path(folder)
+        self.read()
         self.place = {label: i for i, label in enumerate(label for run in runs for label in run.labels)}
+
+    def read(self):
         self.rows = {name: read_table(self.folder / f"{name}.csv") for name in ("history", "scores")}
 
     def has(self, run):
-        there = {label_of(row) for row in self.rows["scores"]}
-        return all(label in there for label in run.labels)
+        there = [{label_of(row) for row in rows} for rows in self.rows.values()]
+        return all(label in labels for labels in there for label in run.labels)
 
     def add(self, run):
         """Take in the result of a finished run, and keep its networks if it is a main arm's first."""
         result = json.loads((run.folder / "result.json").read_text())
+        self.read()  # another process may have added to them
+        for name, rows in self.rows.items():
+            self.rows[name] = [row for row in rows if label_of(row) not in run.labels]
         for label in run.labels:
             named = dict(zip(("experiment", "arm", "seed"), label, strict=True))
             self.rows["history"] += [{**named, **row} for row in result["history"]]
@@ -312,7 +339,7 @@ class Tables:
             experiment, arm, seed = label
             if experiment == "output_norm" and arm in MAIN_ARMS and seed == 0:
                 for path in run.folder.glob("step_*.safetensors"):
-                    shutil.copy(path, self.folder / f"{arm}_{path.name}")
+                    shutil.copyfile(path, self.folder / f"{arm}_{path.name}")
         self._write("history", HISTORY_COLUMNS)
         self._write("scores", SCORE_COLUMNS)
 
@@ -321,13 +348,18 @@ class Tables:
             return self.place.get(label_of(row), len(self.place)), float(row.get("step", 0))
 
         self.rows[name].sort(key=order)
-        path = self.folder / f"{name}.csv"
-        partial = path.with_name(f".{path.name}.partial")
-        with open(partial, "w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows([in_table(row.get(column)) for column in columns] for row in self.rows[name])
-        os.replace(partial, path)
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([in_table(row.get(column)) for column in columns] for row in self.rows[name])
+        write_whole(self.folder / f"{name}.csv", table.getvalue())
+
+
+def write_whole(path, text):
+    """Write a file so that it is never seen half-written."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, newline="")
+    os.replace(partial, path)
 
 
 def in_table(value):
@@ -340,11 +372,25 @@ def label_of(row):
 
 
 def read_table(path):
-    """A CSV of this module → a list of dicts: numbers as floats, what is empty as None."""
+    """A CSV of this module → a list of dicts: numbers as floats, what is empty as None.
+
+    An empty list where there is no such file.
+
+    Raises:
+        UserError: naming the first line that is not a row of such a table.
+    """
     if not Path(path).is_file():
         return []
-    with open(path, newline="") as file:
-        return [{column: number(value) for column, value in row.items()} for row in csv.DictReader(file)]
+    rows = []
+    try:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                rows.append({column: number(value) for column, value in row.items()})
+                label_of(rows[-1])
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error):  # also what is no text at all
+        line = max(2, len(rows) + 1)
+        raise UserError(f"{path}: line {line} is damaged, or no row of such a table; mend or remove it") from None
+    return rows
 
 
 def number(text):
@@ -378,32 +424,35 @@ def describe(args):
     return {
         "base": {key: value for key, value in dataclasses.asdict(base).items() if key not in left_out},
         "experiments": {name: dataclasses.asdict(experiment) for name, experiment in EXPERIMENTS.items()},
-        "threads": 1 if resolve_device(args.device) == "cpu" else None,
+        "threads": 1 if args.device == "cpu" else None,
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
 
 
-def open_folder(args):
-    """Make the output folder, or make sure that the tables in it are of the same configuration.
+def check_config(args):
+    """What config.json is to hold, in agreement with the tables that are there.
 
     Raises:
-        UserError: naming the first setting that differs.
+        UserError: naming the first setting that differs from those of the tables.
     """
     path, config = args.output / "config.json", json.loads(json.dumps(describe(args)))
-    if path.is_file():
-        there = json.loads(path.read_text())
-        for key, value in config["base"].items():
-            if there["base"].get(key) != value:
-                was = there["base"].get(key)
-                raise UserError(f"{path}: the tables there have {key} {was}, not {value}; choose another --output")
-        config["versions"] = there["versions"] if config["versions"] == there["versions"] else config["versions"]
-    args.output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(config, indent=1) + "\n")
+    if not path.is_file():
+        if (args.output / "scores.csv").is_file():
+            raise UserError(f"{args.output} has tables, but no config.json that says what of; choose another --output")
+        return config
+    try:
+        there = json.loads(path.read_text())["base"]
+        differing = [(key, there[key], value) for key, value in config["base"].items() if there[key] != value]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; choose another --output") from None
+    for key, was, value in differing:
+        raise UserError(f"{path}: the tables there have {key} {was}, not {value}; choose another --output")
+    return config
 
 
 def seconds_a_step(run):
     """The time of a step of the first run, alone on its thread: ten are tried, on a model thrown away."""
-    if resolve_device(run.config.device) == "cpu":
+    if run.config.device == "cpu":
         torch.set_num_threads(1)
     trainer = Trainer(dataclasses.replace(run.config, overwrite=True))
     for real in training_batches(trainer.data, run.config.batch_size, 0, 12):
@@ -449,15 +498,22 @@ def parse(argv):
 def main(argv=None):
     args, parser = parse(argv)
     with parser.one_line_errors():
+        args.device = resolve_device(args.device)
+        args.precision = resolve_precision(args.precision, args.device)
         runs = plan(args)
+        config, tables = check_config(args), Tables(args.output, runs)
         prepare(args)
-        open_folder(args)
-        tables = Tables(args.output, runs)
         missing = [run for run in runs if not tables.has(run)]
         print(f"{len(runs)} runs of {args.steps} steps, {len(runs) - len(missing)} of them in {args.output} already")
         if missing:
             minutes = seconds_a_step(missing[0]) * args.steps * math.ceil(len(missing) / args.jobs) / 60
             print(f"about {minutes:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
+        args.output.mkdir(parents=True, exist_ok=True)
+        write_whole(args.output / "config.json", json.dumps(config, indent=1) + "\n")
+        for run in missing.copy():
+            if (run.folder / "result.json").is_file() and is_of(run.config):  # the experiment was killed right then
+                tables.add(run)
+                missing.remove(run)
     with parser.one_line_errors(), tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
         try:
             train_all(missing, args.jobs, tables.add, bar)

@@ -112,7 +112,7 @@ def colour_accuracy(real, fake, neighbours=9):
     means = torch.cat([real, fake]).double().mean((2, 3))
     is_real = torch.arange(len(means)) < len(real)
     distance = torch.cdist(means, means).fill_diagonal_(torch.inf)
-    votes = is_real[distance.topk(neighbours, largest=False).indices].double().mean(1)
+    votes = is_real[distance.topk(min(neighbours, len(means) - 1), largest=False).indices].double().mean(1)
     return ((votes > 0.5) == is_real).double().mean().item()
 
 
@@ -155,9 +155,11 @@ def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
         pictures: (N, C, H, W) in [-1, 1]. Values between two 8-bit levels are rounded to them,
             and the bound is lowered by the mean distance that this moved them.
         reduction: "mean" for one float over all pictures and channels, "none" for (N, C).
-        scale, shift: what comes behind the norm.
+        scale, shift: what comes behind the norm; the scale above 0.
     """
     n, c = pictures.shape[:2]
+    if not 0 < scale < math.inf:
+        raise ValueError(f"scale must be a number above 0, not {scale}")
     level, histogram = _histograms(pictures)
     moved = (pictures.detach().double().cpu().reshape(n * c, -1) - LEVELS[level]).abs().mean(1)
     dual = torch.cat([_maximise_dual(rows, scale, shift)[0] for rows in histogram.split(64)])
@@ -346,12 +348,14 @@ def main(argv=None):
     with parser.one_line_errors():
         parser.check_ranges(args, {"size": (1, 4096), "limit": (1, 10**6)})
         splits = [side for side in ("trainA", "trainB") if (args.folder / side).is_dir()] or [""]
-        for side in splits:
-            print(floor_report(args.folder / side, args.size, args.limit))
+        reports = [floor_report(args.folder / side, args.size, args.limit) for side in splits]
+        print("\n".join(reports))
 
 
 def floor_report(folder, size, limit):
     """The floor of a folder's pictures, from below and from above, and what it means, in two lines."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
     count = len(find_pictures(folder))
     if not count:
         raise UserError(f"{folder}: no pictures there")
@@ -361,7 +365,7 @@ def floor_report(folder, size, limit):
     brightness = (pictures.mean((2, 3)).abs() - LARGEST_MEAN).clamp(min=0).mean().item()
     return (
         f"{folder}: {len(pictures)} of {count} pictures at {size}×{size}: floor {floor:.4f} (at most {above:.4f}), "
-        f"{brightness:.4f} of it from brightness alone\n"
+        f"{min(brightness, floor):.4f} of it from brightness alone\n"
         f"  with InstanceNorm at the generator's output their cycle loss cannot go below "
         f"{math.floor(1000 * floor) / 1000}, nor can their identity loss"
     )

@@ -36,6 +36,7 @@ TINTS = {"grey": 0, "blue": -1, "orange": 1}
 SHOWN = ("water", "instance", "none", "answer")  # side by side, in this order
 CAPTIONS = {"water": "the water", "answer": "the answer", **{arm: plots.NORM_NAMES[arm] for arm in MAIN_ARMS}}
 DOMAINS = {"A": "water → wine → water", "B": "wine → water → wine"}
+PAGE = Path(__file__).with_suffix(".html")  # the page, with {{names}} for what is filled in
 
 
 def load_networks(folder):
@@ -54,6 +55,8 @@ def load_table(path):
     """The rows of the experiment `output_norm` in a table of the ablation."""
     rows = [row for row in read_table(path) if row.get("experiment") == "output_norm"]
     for arm in MAIN_ARMS:
+        if rows and not rows[0].keys() >= {"seed", "step" if path.name == "history.csv" else "steps", "cycle_A"}:
+            raise UserError(f"{path}: columns are missing; python -m cyclegan_lib.ablation writes it")
         if not any(row["arm"] == arm and row["seed"] == 0 for row in rows):
             raise UserError(f"{path}: nothing there of {arm}, seed 0; python -m cyclegan_lib.ablation adds it")
     return rows
@@ -124,6 +127,14 @@ def endings(scores, column):
     return found
 
 
+def name_of(arm):
+    return plots.NORM_NAMES.get(arm, arm)  # readers may have added arms of their own
+
+
+def colour_of(arm):
+    return plots.COLOURS.get(arm, "#777777")
+
+
 def evidence_figure(scores, domain):
     """How every run's cycle loss of a domain ended, beside the floor. Half as wide as a page: for phones."""
     found, floor = endings(scores, f"cycle_{domain}"), scores[0][f"floor_{domain}"]
@@ -131,9 +142,9 @@ def evidence_figure(scores, domain):
     axes = figure.subplots()
     for row, (arm, values) in enumerate(found.items()):
         mean, half = mean_and_interval(values)
-        axes.plot(values, [row] * len(values), "o", color=plots.COLOURS[arm], markersize=8, alpha=0.6)
-        axes.errorbar([mean], [row], xerr=[half], fmt="|", color=plots.COLOURS[arm], markersize=18, linewidth=2.5)
-        axes.text(0.006, row - 0.4, f"{plots.NORM_NAMES[arm]}: {mean:.3f}", fontsize=9, va="center")
+        axes.plot(values, [row] * len(values), "o", color=colour_of(arm), markersize=8, alpha=0.6)
+        axes.errorbar([mean], [row], xerr=[half], fmt="|", color=colour_of(arm), markersize=18, linewidth=2.5)
+        axes.text(0.006, row - 0.4, f"{name_of(arm)}: {mean:.3f}", fontsize=9, va="center")
     axes.axvline(floor, color="black", linestyle="--", linewidth=1.5)
     axes.set_title(f"{DOMAINS[domain]}: the floor with the norm is {floor:.3f}", fontsize=10)
     axes.set(ylim=(len(found) - 0.5, -0.75), xlim=(0, None), yticks=[], xlabel=f"cycle loss of {domain} at the end")
@@ -172,7 +183,7 @@ def prose(scores, steps):
         }  # fmt: skip
     for domain in DOMAINS:
         losses = endings(scores, f"cycle_{domain}")
-        arms = "; ".join(f"{plots.NORM_NAMES[arm]} {with_interval(found)} ({seeds(len(found))})"
+        arms = "; ".join(f"{name_of(arm)} {with_interval(found)} ({seeds(len(found))})"
                          for arm, found in losses.items())  # fmt: skip
         values[f"figure_{domain}"] = in_base64(plots.to_png(evidence_figure(scores, domain), dpi=160))
         values[f"figure_{domain}_alt"] = f"A dot for every run. {DOMAINS[domain]}, cycle loss at the end: {arms}. " \
@@ -208,7 +219,7 @@ def build(moments, last, history, scores):
         "data": json.dumps(data | {"shown": SHOWN, "captions": CAPTIONS, "brightnesses": BRIGHTNESSES,
                                    "colours": plots.COLOURS, "channels": plots.CHANNELS}),
     }  # fmt: skip
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: str(values[found[1]]), PAGE)
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: str(values[found[1]]), PAGE.read_text(encoding="utf-8"))
 
 
 def font(size, weight=""):
@@ -251,6 +262,9 @@ def main(argv=None):
     parser.add_argument("--output", type=Path, default=Path("data/explorer.html"), help="the page to write")
     args = parser.parse_args(argv)
     with parser.one_line_errors():
+        for path in (args.output, args.ablation / "training.gif"):
+            if path.is_dir() or not path.parent.is_dir():
+                raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there'}")
         history, scores = (load_table(args.ablation / f"{name}.csv") for name in ("history", "scores"))
         networks, animation = load_networks(args.ablation), args.ablation / "training.gif"
         moments, last = training(networks), {arm: G[max(G)] for arm, G in networks.items()}
@@ -259,229 +273,6 @@ def main(argv=None):
     for path in (args.output, animation):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
 
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Why does one InstanceNorm at the output spoil a CycleGAN?</title>
-<style>
-:root { color-scheme: light; --side: 160px; --gap: .8rem; --columns: 2;
-  --none: {{colour_none}}; --instance: {{colour_instance}}; }
-@media (min-width: 720px) { :root { --columns: 4; } }
-@media (min-width: 1140px) { :root { --side: 256px; } }
-@media (min-width: 1700px) { :root { --side: 320px; font-size: 22px; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: var(--gap); max-width: calc(4 * var(--side) + 5 * var(--gap)); line-height: 1.5;
-  font-family: system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff; }
-@media (max-width: 719px) { body { max-width: 40rem; } }
-h1 { font-size: clamp(1.5rem, 4vw, 1.7rem); line-height: 1.2; } h1, blockquote { text-wrap: balance; }
-h2 { font-size: 1.35rem; margin: 2.6rem 0 .5rem; }
-p, blockquote, details { max-width: 44rem; } a { color: #0072B2; }
-blockquote { margin: 1rem 0; padding: .2rem 1rem; border-left: .3rem solid #888; font-size: 1.15rem; }
-.controls { display: flex; flex-wrap: wrap; gap: .6rem 1.6rem; margin: 1rem 0; }
-.controls label { display: block; font-weight: 600; } .controls .wide { flex: 1 1 18rem; }
-input[type=range] { width: 100%; height: 2.2rem; margin: 0; accent-color: #0072B2; }
-select { font: inherit; padding: .3rem .5rem; max-width: 100%; }
-:focus-visible { outline: 3px solid #0072B2; outline-offset: 2px; }
-.strip { display: grid; grid-template-columns: repeat(var(--columns), var(--side)); gap: var(--gap); }
-.strip figure { margin: 0; border-top: .35rem solid #777; }
-.strip .none { border-color: var(--none); } .strip .instance { border-color: var(--instance); }
-.strip img { display: block; width: var(--side); height: var(--side); image-rendering: pixelated; }
-figcaption { font-size: .9rem; line-height: 1.3; padding-top: .25rem; }
-.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.6rem; padding: 0; margin: 1.2rem 0 .3rem; }
-.legend li::before { content: ""; display: inline-block; width: 1.7em; height: 0; margin-right: .5em;
-  vertical-align: middle; border-top: 4px solid var(--colour); }
-.legend .floor::before { border-top: 2px dashed #000; }
-svg { display: block; width: 100%; font-size: .85rem; } svg text { fill: #1a1a1a; }
-svg .halo { paint-order: stroke; stroke: #fff; stroke-width: 5px; stroke-linejoin: round; }
-.evidence { display: flex; flex-wrap: wrap; gap: 1rem; }
-.evidence figure { margin: 0; flex: 1 1 20rem; max-width: 46rem; } .evidence img { width: 100%; }
-summary { cursor: pointer; font-weight: 600; font-size: 1.15rem; padding: .5rem 0; }
-.note { color: #555; font-size: .9rem; }
-</style>
-
-<h1>Why does one InstanceNorm at the output spoil a CycleGAN?</h1>
-<p>A student implemented CycleGAN from the paper. Every loss got stuck. Identity loss, learning-rate decay and the
-right initialisation did not help. Then they took the InstanceNorm off the generator's <em>output</em> layer, and it
-worked at once. They wrote:</p>
-<blockquote>“I can't understand, why deleting InstanceNorm layer from output instantly forced model to work. Please,
-explain it for me if you read this”</blockquote>
-<p>Below are two small CycleGANs that learnt to turn water into wine. Both started from the same weights and saw the
-same pictures in the same order. One of their generators ends in tanh(InstanceNorm(·)), the other's in tanh(·).
-Nothing else differs.</p>
-<noscript><p><strong>The pictures below move only with JavaScript switched on.</strong></p></noscript>
-
-<h2>Watch them learn</h2>
-<div class="controls">
-<div class="wide"><label for="step">Training step: <output id="step-value" for="step"></output></label>
-<input type="range" id="step" min="0" max="{{last}}" value="0"></div>
-<div><label for="test">Test picture</label><select id="test">{{tests}}</select></div>
-</div>
-<div class="strip">{{training}}</div>
-<ul class="legend">
-<li style="--colour: var(--instance)">{{name_instance}}: <b id="now-instance"></b></li>
-<li style="--colour: var(--none)">{{name_none}}: <b id="now-none"></b></li>
-<li class="floor">floor with the norm: <b>{{floor_A}}</b></li>
-</ul>
-<svg id="curves" role="img" style="height: 19rem"></svg>
-<p class="note">The cycle loss of A over the training steps: how far a test picture of water is from itself after it
-was turned into wine and back, as a mean over all pixels of all test pictures, which go from −1 to 1. Seed 0. The
-networks' pictures were kept at the steps where the slider stops.</p>
-
-<h2>Move the wall</h2>
-<p>The same two networks after {{step}} steps, and a scene of your own. Drag the wall from black to white: without the
-norm the output becomes brighter with it; with the norm, its mean cannot leave a narrow band. (Neither follows the tint.
-Both have InstanceNorms <em>inside</em>, too, as the paper's generator has, and a tint of the whole picture is lost
-there.)</p>
-<div class="controls">
-<div class="wide"><label for="brightness">Brightness of the wall, 0 black to 1 white:
-<output id="brightness-value" for="brightness"></output></label>
-<input type="range" id="brightness" min="0" max="{{brightest}}" value="0"></div>
-<div><label for="tint">Its tint</label><select id="tint">{{tints}}</select></div>
-<div><label for="glass">The glass</label><select id="glass">{{glasses}}</select></div>
-</div>
-<div class="strip">{{wall}}</div>
-<svg id="means" role="img" style="margin-top: 1.2rem"></svg>
-<p class="note">The means of the red, green and blue channel of the four pictures. The shaded band is all that a norm
-at the output allows: −{{bound}} to {{bound}}.</p>
-
-<h2>The floor</h2>
-<p>InstanceNorm gives every channel of every picture mean 0 and variance 1 (or less, if it was constant), whatever the
-network computed. After the tanh, the channel's mean is at most {{bound}} away from middle grey. So a channel whose
-mean is <i>m</i> comes back from the cycle with an error of at least |<i>m</i>| − {{bound}}, and no weights can change
-that. Computed exactly, from all pixels instead of their mean, the floor of the test pictures is
-<b>{{floor_A}}</b> for water and <b>{{floor_B}}</b> for wine.</p>
-
-<h2>The evidence</h2>
-<p>Without the norm, {{below_none}} cycle losses ended below their floor ({{seeds_none}}, two losses each). With it,
-{{below_instance}} did ({{seeds_instance}}).</p>
-<div class="evidence">
-<figure><img src="data:image/png;base64,{{figure_A}}" alt="{{figure_A_alt}}"><figcaption>The cycle loss of A on
-the test pictures, lower is better. A dot is a run, a bar the mean with its 95&nbsp;% confidence
-interval.</figcaption></figure>
-<figure><img src="data:image/png;base64,{{figure_B}}" alt="{{figure_B_alt}}"><figcaption>The cycle loss of B, in the
-same way.</figcaption></figure>
-</div>
-
-<h2>The answer</h2>
-<details><summary>Think first: what can a network with that layer never say? Then open this.</summary>
-<p>It can never say “this picture is dark” or “this one is warm”: the layer takes away the mean of every channel, and
-there a picture's brightness and tint are. So its cycle loss has a floor, known before any training, which no identity
-loss, schedule or initialisation can lower. After {{steps}} steps the cycle loss of A was {{cycle_none}} without the
-norm, {{share_none}} the floor, and {{cycle_instance}} with it, {{share_instance}} the floor. The discriminators have
-it easier with the norm, too: their loss was {{loss_D_instance}}, against {{loss_D_none}} without, and the three channel
-means alone tell real pictures from fakes in {{colour_instance_means}} of cases, against {{colour_none_means}}
-(guessing: 50&nbsp;%).</p>
-<p>The floor is a bound, not a prediction of where training ends.
-<a href="../notebooks/05_output_norm.ipynb">The notebook</a> derives it, trains both networks before your eyes, and
-measures what the floor does not explain. <a href="../README.md">The README</a> says how to run everything here.</p>
-</details>
-
-<script id="data" type="application/json">{{data}}</script>
-<script>
-"use strict";
-const at = id => document.getElementById(id);
-const data = JSON.parse(at("data").textContent);
-const arms = Object.keys(data.curves), last = data.curves[arms[0]].at(-1)[0];
-
-function show(prefix, pictures, when) {
-  data.shown.forEach((name, i) => {
-    const img = at(prefix + "-" + name);
-    img.src = "data:image/png;base64," + data.pictures[pictures[i]];
-    img.alt = data.captions[name] + ", " + when;
-  });
-}
-
-// Drawn in CSS pixels, so that letters are as large on a phone as on a projector.
-function canvas(svg, ems) {
-  const em = parseFloat(getComputedStyle(svg).fontSize), width = Math.max(svg.clientWidth, 300);
-  svg.style.height = ems * em + "px";
-  svg.setAttribute("viewBox", `0 0 ${width} ${ems * em}`);
-  return [em, width, ems * em];
-}
-const line = (x1, y1, x2, y2, more) => `<line x1="${x1}" y1="${y1}" x2="${x2}" y2="${y2}" ${more}/>`;
-const text = (x, y, what, more = "") => `<text x="${x}" y="${y}" ${more}>${what}</text>`;
-
-function drawCurves(step) {
-  const svg = at("curves"), [em, width, height] = canvas(svg, 21);
-  const left = 2.6 * em, right = width - em, top = 2.4 * em, bottom = height - 3.2 * em;
-  const highest = Math.ceil(10 * Math.max(...arms.flatMap(arm => data.curves[arm].map(point => point[1])))) / 10;
-  const x = value => left + (right - left) * value / last, y = value => bottom - (bottom - top) * value / highest;
-  let drawn = text(0, em, "mean |difference| of pixels") + text(right, height - 0.4 * em, "training step",
-    'text-anchor="end"');
-  for (let tick = 0; tick <= 10 * highest + 0.01; tick++)
-    drawn += line(left, y(tick / 10), right, y(tick / 10), 'stroke="#ddd"')
-      + text(left - 0.5 * em, y(tick / 10) + 0.35 * em, (tick / 10).toFixed(1), 'text-anchor="end"');
-  for (let tick = 0; tick <= 5; tick++)
-    drawn += text(x(tick * last / 5), bottom + 1.3 * em, Math.round(tick * last / 5), 'text-anchor="middle"');
-  drawn += line(x(step), top, x(step), bottom, 'stroke="#555" stroke-width="2"');
-  for (const arm of arms) {
-    const points = data.curves[arm].map(([when, loss]) => x(when) + "," + y(loss)).join(" ");
-    const now = data.curves[arm].find(point => point[0] === step)[1];
-    drawn += `<polyline points="${points}" fill="none" stroke="${data.colours[arm]}" stroke-width="3.5"/>`
-      + `<circle cx="${x(step)}" cy="${y(now)}" r="7" fill="${data.colours[arm]}" stroke="#fff" stroke-width="2"/>`;
-    at("now-" + arm).textContent = now.toFixed(3);
-  }
-  drawn += line(left, y(data.floor), right, y(data.floor), 'stroke="#000" stroke-width="2" stroke-dasharray="7 5"')
-    + text(right, y(data.floor) - 0.4 * em, "floor " + data.floor.toFixed(3),
-      'class="halo" text-anchor="end" font-weight="600"');
-  svg.innerHTML = drawn;
-  svg.setAttribute("aria-label", `Cycle loss of A at step ${step}: ` + arms.map(arm => data.captions[arm] + " "
-    + at("now-" + arm).textContent).join(", ") + `. The floor is ${data.floor.toFixed(3)}.`);
-}
-
-function drawMeans(means) {
-  const svg = at("means"), narrow = svg.clientWidth < 640, row = narrow ? 5 : 3.8, top = 2;
-  const [em, width] = canvas(svg, top + 4 * row + 3.4);
-  const left = (narrow ? 1 : 17) * em, right = width - 1.8 * em, bottom = (top + 4 * row) * em;
-  const x = mean => left + (right - left) * (mean + 1) / 2, bound = data.bound;
-  let drawn = `<rect x="${x(-bound)}" y="${top * em}" width="${x(bound) - x(-bound)}" height="${4 * row * em}"
-    fill="${data.colours.instance}" opacity=".25"/>`
-    + text(x(0), em * 1.3, `a norm at the output: only ±${bound}`, 'text-anchor="middle" font-weight="600"');
-  for (const tick of [-1, -0.5, 0, 0.5, 1])
-    drawn += line(x(tick), top * em, x(tick), bottom, 'stroke="#ddd"')
-      + text(x(tick), bottom + 1.3 * em, String(tick).replace("-", "−"), 'text-anchor="middle"');
-  drawn += text(left, bottom + 2.7 * em, "black") + text(right, bottom + 2.7 * em, "white", 'text-anchor="end"')
-    + text(x(0), bottom + 2.7 * em, "mean of a channel", 'text-anchor="middle"');
-  data.shown.forEach((name, i) => {
-    const begin = (top + i * row) * em, first = begin + (narrow ? 2.1 : 0.75) * em;
-    drawn += line(narrow ? left : 0, begin, right, begin, 'stroke="#bbb"')
-      + text(narrow ? left : 0, begin + (narrow ? 1.2 : 2.2) * em, data.captions[name]);
-    Object.entries(data.channels).forEach(([channel, colour], j) => {
-      const height = first + 1.15 * j * em;
-      drawn += `<circle cx="${x(means[i][j])}" cy="${height}" r="${0.45 * em}" fill="${colour}"/>`
-        + text(x(means[i][j]) + 0.65 * em, height + 0.35 * em, channel, 'font-weight="600"');
-    });
-  });
-  svg.innerHTML = drawn;
-  svg.setAttribute("aria-label", "Means of the channels red, green, blue. " + data.shown.map((name, i) =>
-    data.captions[name] + ": " + means[i].map(mean => mean.toFixed(2)).join(", ")).join(". "));
-}
-
-function moveTraining() {
-  const step = data.steps[at("step").value];
-  at("step-value").textContent = `${step} of ${last}`;
-  at("step").setAttribute("aria-valuetext", `step ${step} of ${last}`);
-  show("training", data.training[at("step").value][at("test").selectedIndex], "at training step " + step);
-  drawCurves(step);
-}
-function moveWall() {
-  const brightness = data.brightnesses[at("brightness").value].toFixed(1);
-  const scene = data.scenes[at("tint").value + " " + at("glass").value][at("brightness").value];
-  at("brightness-value").textContent = brightness;
-  at("brightness").setAttribute("aria-valuetext", brightness);
-  show("wall", scene.pictures, `${at("glass").value}, wall ${at("tint").value}, brightness ${brightness}`);
-  drawMeans(scene.means);
-}
-for (const id of ["step", "test"]) at(id).addEventListener("input", moveTraining);
-for (const id of ["brightness", "tint", "glass"]) at(id).addEventListener("input", moveWall);
-addEventListener("resize", () => { moveTraining(); moveWall(); });
-moveTraining();
-moveWall();
-</script>
-</html>
-"""
 
 if __name__ == "__main__":
     main()

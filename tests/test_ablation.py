@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import multiprocessing
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +156,57 @@ def test_finished_runs_are_not_trained_again(small):
     again = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT)
     assert again.returncode == 0 and "4 runs of 4 steps, 4 of them" in again.stdout and time.monotonic() - began < 60
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_finished_run_is_taken_in_though_its_row_is_missing(small, tmp_path):
+    """As after a kill between the end of a run and its row."""
+    folder, command, _ = small
+    shutil.copytree(folder, tmp_path / "copy")
+    command = [argument.replace(str(folder), str(tmp_path / "copy")) for argument in command]
+    for name in ("history", "scores"):
+        path = tmp_path / "copy" / "out" / f"{name}.csv"
+        path.write_text("".join([line for line in path.open() if not line.startswith("diary,none,")]))
+    for path in (tmp_path / "copy" / "work").rglob("config.json"):
+        path.write_text(path.read_text().replace(str(folder), str(tmp_path / "copy")))
+    again = subprocess.run(command, capture_output=True, text=True, timeout=100, cwd=ROOT)
+    assert again.returncode == 0 and "3 of them" in again.stdout, again.stderr
+    for name in ("history", "scores"):
+        table = (folder / "out" / f"{name}.csv").read_bytes()
+        assert (tmp_path / "copy" / "out" / f"{name}.csv").read_bytes() == table
+
+
+def test_rows_are_replaced_not_doubled(small, tmp_path):
+    folder, command, _ = small
+    shutil.copytree(folder / "out", tmp_path / "out")
+    runs = ablation.plan(ablation.parse(command[3:])[0])
+    tables = ablation.Tables(tmp_path / "out", runs)
+    for run in runs:
+        assert tables.has(run)
+        tables.add(run)
+    assert (tmp_path / "out" / "scores.csv").read_bytes() == (folder / "out" / "scores.csv").read_bytes()
+
+
+def test_what_another_configuration_left_is_not_gone_on_with(small):
+    _, command, _ = small
+    [run, *_] = ablation.plan(ablation.parse(command[3:])[0])
+    assert ablation.is_of(run.config)
+    assert not ablation.is_of(dataclasses.replace(run.config, lr=0.1))
+    assert not ablation.is_of(dataclasses.replace(run.config, run_name="never_trained"))
+
+
+@pytest.mark.parametrize(("name", "content"), [
+    ("scores.csv", "experiment;arm;seed\nx;y;0\n"), ("scores.csv", "experiment,arm,seed\na,b,x\n"),
+    ("history.csv", "\ufeffexperiment,arm,seed\na,b,0\n"), ("scores.csv", "experiment,arm,seed\na,b,0,1,2\n"),
+    ("config.json", ""), ("config.json", "[]"), ("config.json", "{}"), ("config.json", None),
+])  # fmt: skip
+def test_damaged_tables_are_named(small, data_root, tmp_path, capsys, name, content):
+    shutil.copytree(small[0] / "out", tmp_path / "out")
+    path = tmp_path / "out" / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(SystemExit) as error:
+        ablation.main(arguments(data_root, tmp_path, "--steps", "4"))
+    said = capsys.readouterr().err
+    assert error.value.code == 2 and name in said and said.count("\n") == 1
 
 
 def start_one(data_root, folder):

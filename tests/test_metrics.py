@@ -310,7 +310,7 @@ def test_the_command_prints_the_floor_of_a_data_set_and_of_any_folder(tiny_root,
 
 
 @pytest.mark.parametrize(("arguments", "said"), [
-    (["nowhere"], "nowhere: no pictures there"), (["{root}", "--size", "0"], "--size"),
+    (["nowhere"], "nowhere: no such folder"), (["{root}", "--size", "0"], "--size"),
     (["{root}", "--limit", "0"], "--limit"),
 ])  # fmt: skip
 def test_the_commands_mistakes_are_one_line(tiny_root, capsys, arguments, said):
@@ -318,3 +318,13 @@ def test_the_commands_mistakes_are_one_line(tiny_root, capsys, arguments, said):
         metrics.main(["floor", *(argument.format(root=tiny_root) for argument in arguments)])
     assert error.value.code == 2
     assert said in capsys.readouterr().err and "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan, math.inf])
+def test_a_scale_that_cannot_be(scale):
+    with pytest.raises(ValueError, match="scale must be"):
+        output_norm_floor(torch.zeros(1, 1, 4, 4), scale=scale)
+
+
+def test_colour_accuracy_of_a_handful():
+    assert 0 <= colour_accuracy(torch.rand(3, 3, 2, 2), torch.rand(3, 3, 2, 2)) <= 1

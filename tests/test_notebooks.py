@@ -1,6 +1,9 @@
 """The mechanical habits of the notebooks, and the exercises in them."""
 
+import contextlib
+import functools
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -16,6 +19,7 @@ from cyclegan_lib.metrics import output_norm_floor
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAYGROUND = ROOT / "playground.ipynb"
+OUTPUT_NORM = ROOT / "notebooks" / "05_output_norm.ipynb"
 NOTEBOOKS = [PLAYGROUND, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output", "raises-exception", "exercise", "checker"}
 MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2}
@@ -158,19 +162,57 @@ def exercises(path):
     return found
 
 
-def test_the_playgrounds_exercise(tiny_root):
-    pictures = load_split(tiny_root, "testA", (32, 32))
-    [(stub, checker, solution)] = exercises(PLAYGROUND)
-    answers = {}
-    for name, source in {
-        "stub": stub,
-        "solution": solution,
-        "no clamp": "def simple_floor(p):\n    return p.mean((2, 3)).abs() - 0.1921",
-        "too high": "def simple_floor(p):\n    return (p.abs().mean((2, 3)) - 0.1921).clamp(min=0)",
-    }.items():
-        names = {"torch": torch, "crops": {"A": pictures}, "output_norm_floor": output_norm_floor}
-        exec(source, names)
+def verdict(answer, checker, names):
+    """What the checker cell says of an answer cell."""
+    names = dict(names)
+    exec(answer, names)
+    with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(checker, names)
-        answers[name] = names["check_simple_floor"]()
-    assert answers["stub"].startswith("not yet") and answers["solution"].startswith("right")
-    assert answers["no clamp"].startswith("not right") and answers["too high"].startswith("not right")
+    return said.getvalue()
+
+
+def test_the_playgrounds_exercise(tiny_root):
+    names = {"torch": torch, "crops": {"A": load_split(tiny_root, "testA", (32, 32))}}
+    [(stub, checker, solution)] = exercises(PLAYGROUND)
+    judge = functools.partial(verdict, checker=checker, names={**names, "output_norm_floor": output_norm_floor})
+    assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
+    no_clamp = "def simple_floor(p):\n    return p.mean((2, 3)).abs() - 0.1921"
+    too_high = "def simple_floor(p):\n    return (p.abs().mean((2, 3)) - 0.1921).clamp(min=0)"
+    assert judge(no_clamp).startswith("not right") and judge(too_high).startswith("not right")
+
+
+@pytest.fixture
+def names_of_05(tiny_root):
+    """What the exercises of notebook 05 use of the cells in front of them."""
+    return {
+        "torch": torch,
+        "output_norm_floor": output_norm_floor,
+        "test": {"A": load_split(tiny_root, "testA", (32, 32))},
+    }
+
+
+def test_the_certificate_of_05(names_of_05):
+    (stub, checker, solution), _ = exercises(OUTPUT_NORM)
+    judge = functools.partial(verdict, checker=checker, names=names_of_05)
+    assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
+    assert judge(solution.replace(" - beta", "")).startswith("not right")
+    assert judge(solution.replace("alpha * z", "0 * z")).startswith("not right")
+    assert judge(solution.replace(".abs()", "")).startswith("not right")
+    assert judge("def certificate(x, alpha, beta):\n    return -1.0").startswith("not right")
+
+
+def test_the_repair_of_05(names_of_05):
+    _, (stub, checker, solution) = exercises(OUTPUT_NORM)
+    judge = functools.partial(verdict, checker=checker, names={**names_of_05, "F": torch.nn.functional})
+    head = "import torch.nn.functional as F\n"
+    assert judge(stub).startswith("not yet") and judge(head + solution).startswith("right")
+    plain = solution.replace(" + z.mean((2, 3), keepdim=True)", "")
+    assert plain != solution and judge(head + plain).startswith("not right")
+    affine = (
+        "class Repair(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.norm = torch.nn.InstanceNorm2d(3, affine=True)\n"
+        "    def forward(self, z):\n        return self.norm(z)\n"
+    )
+    assert judge(head + affine).startswith("not right"), "a shift that is the same for all pictures"
+    nothing = "class Repair(torch.nn.Module):\n    def forward(self, z):\n        return z\n"
+    assert judge(head + nothing).startswith("not right"), "no norm at all"

@@ -13,6 +13,7 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
+from cyclegan_lib.ablation import by_arm, read_table
 from cyclegan_lib.train import demo_config, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,15 @@ OTHERS = {"junyanz/pytorch-CycleGAN-and-pix2pix", "eriklindernoren/PyTorch-GAN",
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", "CITATION.cff", "data/README.md", "notebooks/README.md", "playground.ipynb"]
+    "name",
+    [
+        "README.md",
+        "CITATION.cff",
+        "data/README.md",
+        "notebooks/README.md",
+        "notebooks/05_output_norm.ipynb",
+        "playground.ipynb",
+    ],  # fmt: skip
 )
 def test_the_address_stands_in_one_place(name):
     assert named_addresses((ROOT / name).read_text()) - OTHERS <= {ADDRESS}
@@ -141,6 +150,27 @@ def test_the_readmes_figures_are_those_of_the_committed_runs():
         assert f"{record['demo_none_0'][f'floor_{d}']:.3f}" in readme
         assert record["demo_instance_0"][f"cycle_{d}"] > record["demo_instance_0"][f"floor_{d}"]
         assert all(record[f"demo_none_{seed}"][f"cycle_{d}"] < record["demo_none_0"][f"floor_{d}"] for seed in range(3))
+
+
+EVIDENCE = {
+    ("output_norm", "none"): "nothing",
+    ("output_norm", "instance"): "InstanceNorm",
+    ("output_norm", "instance_affine"): "InstanceNorm, learned scale",
+    ("output_norm", "batch"): "BatchNorm",
+    ("mirror", "discriminator_instance"): "nothing; InstanceNorm on the discriminators' first layer",
+}
+
+
+def test_the_readmes_evidence_is_the_committed_tables():
+    readme, scores = (ROOT / "README.md").read_text(), read_table(ROOT / "data" / "ablation" / "scores.csv")
+    columns = ("cycle_A", "cycle_B", "success_rate", "liquid_error", "background_error", "loss_D", "colour_accuracy")
+    assert f"| before the tanh | seeds | {' | '.join(columns)} |" in readme
+    for (experiment, arm), name in EVIDENCE.items():
+        _, found = by_arm(scores, experiment, columns)[arm]
+        cells = [f"{mean:.3f} ± {half:.3f}" for _, (mean, half) in found.values()]
+        count = len(found["cycle_A"][0])
+        assert f"| {name} | {count} | {' | '.join(cells)} |" in readme, name
+    assert f"The floors are {scores[0]['floor_A']:.3f} for cycle_A and {scores[0]['floor_B']:.3f} for cycle_B" in readme
 
 
 def test_commands_to_train_are_the_demos():
