@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from cyclegan_lib.ablation import by_arm, read_table
+from cyclegan_lib.metrics import mean_and_interval
 from cyclegan_lib.train import demo_config, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,6 +172,15 @@ def test_the_readmes_evidence_is_the_committed_tables():
         count = len(found["cycle_A"][0])
         assert f"| {name} | {count} | {' | '.join(cells)} |" in readme, name
     assert f"The floors are {scores[0]['floor_A']:.3f} for cycle_A and {scores[0]['floor_B']:.3f} for cycle_B" in readme
+    rows = [row for row in scores if (row["experiment"], row["arm"]) == ("output_norm", "none")]
+    mean, half = mean_and_interval([1 - row["cycle_A"] / row["floor_A"] for row in rows])
+    demo = json.loads((ROOT / "data" / "demo" / "scores.json").read_text())
+    longer = [1 - demo[f"demo_none_{seed}"]["cycle_A"] / demo[f"demo_none_{seed}"]["floor_A"] for seed in range(3)]
+    assert f"cycle_A ends {mean:.0%} ± {half:.0%} below its floor (and {sum(longer) / 3:.0%} below after" in readme
+    affine = [row for row in scores if row["arm"] == "instance_affine"]
+    assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in affine for d in "AB") > 0  # "has not"
+    diary = [row for row in scores if row["experiment"] == "diary" and row["arm"].startswith("instance")]
+    assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
 
 
 def test_commands_to_train_are_the_demos():
