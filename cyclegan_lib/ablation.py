@@ -406,8 +406,9 @@ def by_arm(scores, experiment, columns):
     for row in scores:
         if row["experiment"] == experiment:
             arms.setdefault(row["arm"], []).append(row)
+    known = EXPERIMENTS[experiment].arms if experiment in EXPERIMENTS else {}
     groups = {}
-    for arm, rows in arms.items():
+    for arm, rows in sorted(arms.items(), key=lambda item: [*known, item[0]].index(item[0])):
         found = {column: [row[column] for row in rows] for column in columns}
         colour = plots.COLOURS.get(re.match(r"\w+", arm)[0], plots.COLOURS["loss_D"])
         groups[arm] = colour, {column: (values, mean_and_interval(values)) for column, values in found.items()}

@@ -284,6 +284,7 @@ def arms_at_end(groups, columns, floors, title):
         if column in floors:
             axes.axvline(floors[column], color="black", linestyle="--", linewidth=1)
             axes.set_title(f"floor with the norm: {floors[column]:.3f}", fontsize=8)
+        axes.margins(x=0.1)
         axes.set(xlabel=label, xlim=(0, None))
         axes.grid(axis="y", alpha=0.25)
     figure.axes[0].set_yticks(range(len(groups)), list(groups), fontsize=9)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_lib import ablation
+from cyclegan_lib import ablation, plots
 from cyclegan_lib.checkpoints import load_generator
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.metrics import SCORES
@@ -271,6 +271,17 @@ def test_tables_of_another_configuration_are_not_mixed(small, data_root, capsys)
         ablation.main(arguments(data_root, tmp_path, "--steps", "5"))
     assert error.value.code == 2
     assert "have max_steps 4, not 5; choose another --output" in capsys.readouterr().err
+
+
+def test_arms_are_grouped_in_the_experiments_order():
+    scores = [{"experiment": "diary", "arm": arm, "seed": seed, "cycle_A": seed + 1.0}
+              for arm in ("instance + all", "instance", "none", "mine") for seed in (0, 1)]  # fmt: skip
+    groups = ablation.by_arm(scores, "diary", ["cycle_A"])
+    assert list(groups) == ["none", "instance", "instance + all", "mine"]
+    colour, found = groups["instance + all"]
+    values, (mean, half) = found["cycle_A"]
+    assert colour == plots.COLOURS["instance"] and values == [1, 2] and mean == 1.5
+    assert half == pytest.approx(12.706 * 0.5, rel=1e-3)
 
 
 # What is committed
