@@ -30,7 +30,7 @@ results: venv  ## the runs behind the README's figures: three seeds, and one wit
 	$(PY) -m cyclegan_lib.train $(DEMO) --seed 0 --output_norm instance --run_name demo_instance_0 $(ARGS)
 	$(PY) .ci/results.py
 
-ablation: venv  ## the experiment behind notebook 05, about three hours on two cores: goes on where it was
+ablation: venv  ## the experiment behind notebook 05, about two hours on two cores: goes on where it was
 	$(PY) -m cyclegan_lib.ablation $(ARGS)
 
 explorer: venv  ## data/explorer.html and the animation, from what the experiment left
