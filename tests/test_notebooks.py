@@ -1,38 +1,19 @@
-"""The mechanical habits of the notebooks, and the exercises in them."""
+"""The mechanical habits of the notebooks, and their set-up cell."""
 
-import contextlib
-import functools
 import importlib.util
-import io
 import json
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
-import torch
+from notebook_cells import NOTEBOOKS, NUMBERED, PLAYGROUND, code_cells, markdown, tags_of
 
-from cyclegan_lib.datasets import load_split
-from cyclegan_lib.metrics import output_norm_floor
-
-ROOT = Path(__file__).resolve().parents[1]
-PLAYGROUND = ROOT / "playground.ipynb"
-OUTPUT_NORM = ROOT / "notebooks" / "05_output_norm.ipynb"
-NOTEBOOKS = [PLAYGROUND, *sorted((ROOT / "notebooks").glob("*.ipynb"))]
 TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output", "raises-exception", "exercise", "checker"}
 MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2}
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-
-
-def code_cells(path):
-    return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-
-
-def markdown(path):
-    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown"]
 
 
 @each_notebook
@@ -42,9 +23,9 @@ def test_it_is_one_clean_run_from_top_to_bottom(path):
     for cell in cells:
         assert all(output.output_type != "error" for output in cell.outputs)
         assert all(output.get("execution_count") in (None, cell.execution_count) for output in cell.outputs)
-        if "nbval-check-output" in cell.metadata.get("tags", []):
+        if "nbval-check-output" in tags_of(cell):
             assert cell.outputs, "nothing to check"
-    assert "CYCLEGAN_QUICK" in cells[0].source, "the set-up cell comes first"
+    assert cells[0].source.startswith("import importlib.util") and "HOME = " in cells[0].source
     assert any("image/png" in output.get("data", {}) for cell in cells for output in cell.outputs)
 
 
@@ -59,7 +40,7 @@ def test_cells_are_short_and_define_one_thing(path):
     for cell in code_cells(path):
         assert len(cell.source.splitlines()) <= 20, cell.source[:80]
         assert len(re.findall(r"^(?:def|class) ", cell.source, re.M)) <= 1, cell.source[:80]
-        assert set(cell.metadata.get("tags", [])) <= TAGS
+        assert tags_of(cell) <= TAGS
 
 
 @each_notebook
@@ -83,6 +64,49 @@ def test_pictures_have_alt_text(path):
         assert cell.source.count("plots.show(") == len(re.findall(r"\balt=", cell.source)), cell.source[:80]
 
 
+@each_notebook
+def test_no_cell_is_wider_than_a_screen(path):
+    for cell in code_cells(path):
+        assert max(map(len, cell.source.splitlines())) <= 125, cell.source[:80]
+
+
+@each_notebook
+def test_its_first_cell_links_to_its_neighbours(path):
+    links = re.findall(r"\[([^\]]*)\]\(([^)]*\.ipynb)\)", markdown(path)[0])
+    place = NOTEBOOKS.index(path)
+    neighbours = NOTEBOOKS[max(place - 1, 0) : place] + NOTEBOOKS[place + 1 : place + 2]
+    assert [(path.parent / target).resolve() for _, target in links if "colab" not in target] == neighbours
+    assert [text for text, _ in links if text.startswith("← ")] == [text for text, _ in links][: place > 0]
+    for neighbour, (text, _) in zip(neighbours, links, strict=True):
+        assert neighbour == PLAYGROUND or text.strip("←→ ") in markdown(neighbour)[0], "its title"
+
+
+@each_notebook
+def test_every_explorer_has_a_picture_above_and_is_driven_by_code_below(path):
+    cells = code_cells(path)
+    for i, cell in enumerate(cells):
+        for name in re.findall(r"^display\((\w*explorer|scrubber)\.box\)", cell.source, re.M):
+            [above] = [c for c in cells[:i] if f"plots.show({name}.figure()" in c.source]
+            assert "image/png" in above.outputs[-1]["data"], name
+            assert f"{name}." in cells[i + 1].source and ".value = " in cells[i + 1].source, name
+
+
+@each_notebook
+def test_a_live_training_leaves_a_picture(path):
+    cells = code_cells(path)
+    for i, cell in enumerate(cells):
+        if "LiveTraining()" in cell.source:
+            assert any("image/png" in output.get("data", {}) for c in cells[i + 1 : i + 4] for output in c.outputs)
+
+
+@pytest.mark.parametrize("path", NUMBERED[:4], ids=lambda path: path.stem)
+def test_tutorials_have_three_exercises_and_a_check_for_each(path):
+    tags = [tags_of(cell) for cell in code_cells(path)]
+    count = sum("exercise" in some for some in tags)
+    assert count >= 3 and all("checker" in tags[i + 1] for i, some in enumerate(tags) if "exercise" in some)
+    assert all(f"**Exercise {number}: " in "\n".join(markdown(path)) for number in range(1, count + 1))
+
+
 # The set-up cell
 
 
@@ -93,7 +117,7 @@ def set_up():
 @each_notebook
 def test_the_set_up_cell_is_the_same_in_all(path):
     def without_numbers(text):
-        return re.sub(r"(?m)^(MINUTES|STEPS) = .*$", "", text)
+        return re.sub(r"(?m)^(MINUTES|STEPS) = .*$", "", text).strip()
 
     assert without_numbers(code_cells(path)[0].source) == without_numbers(set_up())
 
@@ -138,81 +162,13 @@ def test_it_says_plainly_what_to_do_when_neither_works(alone):
         exec(set_up(), {})
 
 
+TRAINING = [path for path in NOTEBOOKS if not path.stem.startswith("01")]  # nothing is trained in 01
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 @pytest.mark.parametrize(("value", "quick"), [("1", True), ("", False)])
-def test_quick_cuts_training_to_a_handful_of_steps(monkeypatch, value, quick):
+def test_quick_cuts_training_to_a_handful_of_steps(monkeypatch, path, value, quick):
     monkeypatch.setenv("CYCLEGAN_QUICK", value)
     names = {}
-    exec(set_up(), names)
+    exec(code_cells(path)[0].source, names)
     assert (names["STEPS"] is not None and names["STEPS"] < 20) == quick
-
-
-# Exercises
-
-
-def exercises(path):
-    """(stub, checker, solution) of every exercise."""
-    cells = nbformat.read(path, 4).cells
-    found = []
-    for i, cell in enumerate(cells):
-        if "exercise" not in cell.metadata.get("tags", []):
-            continue
-        assert "checker" in cells[i + 1].metadata.get("tags", [])
-        folded = cells[i + 2].source.split("<details><summary>Solution</summary>")[1]
-        found.append((cell.source, cells[i + 1].source, re.search(r"```python\n(.*?)```", folded, re.S)[1]))
-    return found
-
-
-def verdict(answer, checker, names):
-    """What the checker cell says of an answer cell."""
-    names = dict(names)
-    exec(answer, names)
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        exec(checker, names)
-    return said.getvalue()
-
-
-def test_the_playgrounds_exercise(tiny_root):
-    names = {"torch": torch, "crops": {"A": load_split(tiny_root, "testA", (32, 32))}}
-    [(stub, checker, solution)] = exercises(PLAYGROUND)
-    judge = functools.partial(verdict, checker=checker, names={**names, "output_norm_floor": output_norm_floor})
-    assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
-    no_clamp = "def simple_floor(p):\n    return p.mean((2, 3)).abs() - 0.1921"
-    too_high = "def simple_floor(p):\n    return (p.abs().mean((2, 3)) - 0.1921).clamp(min=0)"
-    assert judge(no_clamp).startswith("not right") and judge(too_high).startswith("not right")
-
-
-@pytest.fixture
-def names_of_05(tiny_root):
-    """What the exercises of notebook 05 use of the cells in front of them."""
-    return {
-        "torch": torch,
-        "output_norm_floor": output_norm_floor,
-        "test": {"A": load_split(tiny_root, "testA", (32, 32))},
-    }
-
-
-def test_the_certificate_of_05(names_of_05):
-    (stub, checker, solution), _ = exercises(OUTPUT_NORM)
-    judge = functools.partial(verdict, checker=checker, names=names_of_05)
-    assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
-    assert judge(solution.replace(" - beta", "")).startswith("not right")
-    assert judge(solution.replace("alpha * z", "0 * z")).startswith("not right")
-    assert judge(solution.replace(".abs()", "")).startswith("not right")
-    assert judge("def certificate(x, alpha, beta):\n    return -1.0").startswith("not right")
-
-
-def test_the_repair_of_05(names_of_05):
-    _, (stub, checker, solution) = exercises(OUTPUT_NORM)
-    judge = functools.partial(verdict, checker=checker, names={**names_of_05, "F": torch.nn.functional})
-    head = "import torch.nn.functional as F\n"
-    assert judge(stub).startswith("not yet") and judge(head + solution).startswith("right")
-    plain = solution.replace(" + z.mean((2, 3), keepdim=True)", "")
-    assert plain != solution and judge(head + plain).startswith("not right")
-    affine = (
-        "class Repair(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.norm = torch.nn.InstanceNorm2d(3, affine=True)\n"
-        "    def forward(self, z):\n        return self.norm(z)\n"
-    )
-    assert judge(head + affine).startswith("not right"), "a shift that is the same for all pictures"
-    nothing = "class Repair(torch.nn.Module):\n    def forward(self, z):\n        return z\n"
-    assert judge(head + nothing).startswith("not right"), "no norm at all"

@@ -82,8 +82,8 @@ OTHERS = {"junyanz/pytorch-CycleGAN-and-pix2pix", "eriklindernoren/PyTorch-GAN",
         "CITATION.cff",
         "data/README.md",
         "notebooks/README.md",
-        "notebooks/05_output_norm.ipynb",
         "playground.ipynb",
+        *(f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))),
     ],  # fmt: skip
 )
 def test_the_address_stands_in_one_place(name):

@@ -1,0 +1,19 @@
+"""How a notebook judges an answer: in one line, never with a traceback."""
+
+
+def verdict(check):
+    """What there is to say of an answer: "not yet: …", "not right: …" or "right! …".
+
+    Args:
+        check: a function `check_NAME()` that tries the learner's NAME and returns its judgement.
+            Where NAME still is the stub, which raises a bare `NotImplementedError`, or fails
+            in any other way, the judgement is made here.
+    """
+    name = check.__name__.removeprefix("check_")
+    try:
+        return check()
+    except Exception as error:  # whatever an answer may do
+        if isinstance(error, NotImplementedError) and not error.args:
+            return f"not yet: write {name} first"
+        reason = (str(error).splitlines() or [""])[0]
+        return f"not right: trying {name} ended in {type(error).__name__}: {reason}"

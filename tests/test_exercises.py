@@ -1,0 +1,463 @@
+"""The exercises of the notebooks, judged by their checkers; and what they teach, against the package."""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from notebook_cells import PLAYGROUND, definitions, exercises, numbered, said_of
+from torch import nn
+
+from cyclegan_lib import losses
+from cyclegan_lib.cyclegan import CycleGAN
+from cyclegan_lib.datasets import load_split
+from cyclegan_lib.exercises import verdict
+from cyclegan_lib.metrics import Water2WineTest, output_norm_floor
+from cyclegan_lib.models import Generator
+from cyclegan_lib.scenes import read_scenes, write_dataset
+from cyclegan_lib.train import TrainConfig, learning_rate
+
+QUICK = {"STEPS": 6, "torch": torch}
+
+
+def judge_of(path, number, names):
+    """A function from an answer to what its checker says; and the solution, once that and the stub are judged well."""
+    stub, checker, solution = exercises(path)[number - 1]
+    judge = functools.partial(said_of, checker=checker, names={**names, "verdict": verdict})
+    assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
+    nothing = stub.replace("raise NotImplementedError", "return None")
+    assert nothing != stub and judge(nothing).startswith("not right"), "an answer that returns nothing"
+    return judge, solution
+
+
+def refuses(judge, solution, *changes):
+    """Every (old, new) makes a wrong answer out of the solution."""
+    for old, new in changes:
+        assert old in solution, old
+        assert judge(solution.replace(old, new)).startswith("not right: "), (old, new)
+
+
+def test_a_verdict_is_one_line_whatever_an_answer_does():
+    def check_thing():
+        return fails()
+
+    for error, said in [
+        (NotImplementedError, "not yet: write thing first"),
+        (NotImplementedError("no such pad"), "not right: trying thing ended in NotImplementedError: no such pad"),
+        (ValueError("one\ntwo"), "not right: trying thing ended in ValueError: one"),
+        (KeyError(), "not right: trying thing ended in KeyError: "),
+    ]:
+
+        def fails(error=error):
+            raise error
+
+        assert verdict(check_thing) == said
+
+
+# The playground and 05
+
+
+def test_the_playgrounds_exercise(tiny_root):
+    names = {"torch": torch, "crops": {"A": load_split(tiny_root, "testA", (32, 32))}}
+    judge, solution = judge_of(PLAYGROUND, 1, {**names, "output_norm_floor": output_norm_floor})
+    refuses(judge, solution, (".clamp(min=0)", ""), (".mean((2, 3)).abs()", ".abs().mean((2, 3))"))
+
+
+@pytest.fixture
+def names_of_05(tiny_root):
+    test = {"A": load_split(tiny_root, "testA", (32, 32))}
+    return {"torch": torch, "F": nn.functional, "output_norm_floor": output_norm_floor, "test": test}
+
+
+def test_the_certificate_of_05(names_of_05):
+    judge, solution = judge_of(numbered(5), 1, names_of_05)
+    refuses(judge, solution, (" - beta", ""), ("alpha * z", "0 * z"), (".abs()", ""), ("return", "return -1 *"))
+
+
+def test_the_repair_of_05(names_of_05):
+    stub, checker, solution = exercises(numbered(5))[1]
+    judge = functools.partial(said_of, checker=checker, names={**names_of_05, "verdict": verdict})
+    assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
+    refuses(judge, solution, (" + z.mean((2, 3), keepdim=True)", ""))
+    affine = (
+        "class Repair(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.norm = torch.nn.InstanceNorm2d(3, affine=True)\n"
+        "    def forward(self, z):\n        return self.norm(z)\n"
+    )
+    assert judge(affine).startswith("not right"), "a shift that is the same for all pictures"
+    nothing = "class Repair(torch.nn.Module):\n    def forward(self, z):\n        return z\n"
+    assert judge(nothing).startswith("not right"), "no norm at all"
+
+
+# 01: two piles
+
+
+@pytest.fixture(scope="module")
+def names_of_01(tmp_path_factory):
+    """What its exercises use, on fewer and smaller pictures."""
+    root = write_dataset(tmp_path_factory.mktemp("01") / "small", num_train=120, num_test=100, size=32)
+    known = read_scenes(root)
+    names = definitions(numbered(1), torch=torch, np=np)
+    return names | {
+        "train": {d: load_split(root, f"train{d}", (32, 32)) for d in "AB"},
+        "waters": [known[f"testA/{i:04d}.png"] for i in range(100)],
+        "root": root,
+    }
+
+
+def test_match_colours_of_01(names_of_01):
+    judge, solution = judge_of(numbered(1), 1, names_of_01)
+    refuses(
+        judge, solution,
+        (" + target_mean", ""),
+        (" / std", ""),
+        ("(pictures, like))\n    std", "(like, pictures))\n    std"),
+        (".mean((0, 2, 3))[:, None, None]", ".mean()"),
+        (".std((0, 2, 3))[:, None, None] for p in (pictures, like)", ".std((0, 2, 3)) for p in (pictures, like)"),
+        ("p.mean((0, 2, 3))[:, None, None] for p in (pictures, like)",
+         "train[d].mean((0, 2, 3))[:, None, None] for d in 'AB'"),
+    )  # fmt: skip
+    each_alone = (
+        "def match_colours(pictures, like):\n"
+        "    z = pictures - pictures.mean((2, 3), keepdim=True)\n"
+        "    z = z / z.std((2, 3), keepdim=True)\n"
+        "    z = z / z.std((0, 2, 3))[:, None, None]\n"
+        "    return z * like.std((0, 2, 3))[:, None, None] + like.mean((0, 2, 3))[:, None, None]\n"
+    )
+    assert "factor of its own" in judge(each_alone)
+
+
+def test_detour_of_01(names_of_01):
+    judge, solution = judge_of(numbered(1), 2, names_of_01)
+    start = "def detour(scene):\n    return "
+    for right in (
+        "replace(scene, light=-scene.light)",
+        "invert_wall(mirror(scene))",
+        "replace(scene, table=tuple(c * (0.92 / max(scene.table) - 1) for c in scene.table))",
+    ):
+        assert judge(start + right).startswith("right"), right
+    swapped = '"wineglass" if scene.glass == "tumbler" else "tumbler"'
+    for wrong in (
+        "scene",
+        "invert_wall(scene)",
+        "mirror(scene)",
+        "replace(scene, fill=1 - scene.fill)",
+        "replace(scene, fill=0.85)",
+        "replace(scene, x=scene.x + 0.1)",
+        "replace(scene, table=tuple(1 - c for c in scene.table))",
+        f"replace(scene, glass={swapped})",
+        'replace(scene, fill=1.3 - scene.fill, liquid="wine")',
+    ):
+        assert judge(start + wrong).startswith("not right"), wrong
+
+
+def test_deal_of_01(names_of_01):
+    judge, solution = judge_of(numbered(1), 3, names_of_01)
+    refuses(
+        judge, solution,
+        ("[seed, epoch]", "[epoch]"),
+        ("[seed, epoch]", "seed"),
+        ("rng = np.random.default_rng([seed, epoch])", "rng = np.random.default_rng()"),
+        ("max(", "min("),
+        ("rng.permutation(count) for _ in range(rounds)", "rng.integers(count, size=count) for _ in range(rounds)"),
+        ("rng.permutation(count)", "np.arange(count)"),
+        ("np.concatenate([rng.permutation(count) for _ in range(rounds)])", "rng.permutation(rounds * count) % count"),
+    )  # fmt: skip
+    zipped = "def deal(count_A, count_B, epoch, seed=0):\n    return list(zip(range(count_A), range(count_B)))\n"
+    assert judge(zipped).startswith("not right"), "the bug that the exercise begins with"
+    one_shuffled = (
+        "def deal(count_A, count_B, epoch, seed=0):\n"
+        "    n, rng = max(count_A, count_B), np.random.default_rng([seed, epoch])\n"
+        "    B = np.concatenate([rng.permutation(count_B) for _ in range(-(-n // count_B))])\n"
+        "    return [(i % count_A, int(B[i])) for i in range(n)]\n"
+    )
+    assert judge(one_shuffled).startswith("not right"), "the waters in the same order every time"
+
+
+def test_match_means_of_01_is_the_baseline_of_the_scores(names_of_01):
+    root, train = names_of_01["root"], names_of_01["train"]
+    mean = {d: train[d].mean((0, 2, 3))[:, None, None] for d in "AB"}
+    names = definitions(numbered(1), torch=torch, mean_A=mean["A"], mean_B=mean["B"])
+    test = Water2WineTest(root, (32, 32))
+    taught = test.scores(names["match_means"](test.real["A"]), names["mean_back"](test.real["B"]))
+    assert taught == pytest.approx({name: test.baselines()[f"mean_match_{name}"] for name in taught}, abs=1e-6)
+
+
+def test_the_threshold_of_01_is_the_best_there_is():
+    threshold = definitions(numbered(1))["threshold"]
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        a, b = torch.randn(9, generator=generator), torch.randn(7, generator=generator) + 0.5
+        right = lambda t, a=a, b=b: ((a < t).sum() / 9 + (b >= t).sum() / 7).item()  # noqa: E731
+        assert right(threshold(a, b)) == pytest.approx(max(map(right, [*a.tolist(), *b.tolist()])), abs=1e-6)
+
+
+# 02: the two networks
+
+
+@pytest.fixture(scope="module")
+def names_of_02():
+    return definitions(numbered(2), **QUICK)
+
+
+def test_receptive_field_of_02(names_of_02):
+    judge, solution = judge_of(numbered(2), 1, names_of_02)
+    refuses(
+        judge, solution,
+        ("reversed(layers)", "layers"), ("sees = 1", "sees = 0"), ("(sees - 1) * stride", "sees * stride"),
+        (" + kernel", ""),
+    )  # fmt: skip
+
+
+def test_smooth_up_of_02(names_of_02):
+    judge, solution = judge_of(numbered(2), 2, names_of_02)
+    bilinear = solution.replace("scale_factor=2", 'scale_factor=2, mode="bilinear"')
+    assert judge(bilinear).startswith("right")
+    refuses(
+        judge, solution,
+        ("nn.ReflectionPad2d(1), nn.Conv2d(channels_in, channels_out, 3)",
+         "nn.Conv2d(channels_in, channels_out, 3, padding=1)"),
+        ("nn.ReflectionPad2d(1), ", ""),
+        (", nn.ReLU()", ""),
+        ("nn.InstanceNorm2d(channels_out), nn.ReLU()", "nn.ReLU(), nn.InstanceNorm2d(channels_out)"),
+        ("scale_factor=2", "scale_factor=4"),
+        ("channels_in, channels_out, 3", "channels_out, channels_in, 3"),
+    )  # fmt: skip
+    as_before = "def smooth_up(channels_in, channels_out):\n    return up(channels_in, channels_out)\n"
+    assert "inside" in judge(as_before), "the block that it shall replace"
+
+
+def test_generator_parameters_of_02(names_of_02):
+    judge, solution = judge_of(numbered(2), 3, names_of_02)
+    refuses(
+        judge, solution,
+        ("num_residual * 2", "num_residual"), ("weights(7, c, 3)", "weights(7, 3, c)"),
+        ("4 * c, 4 * c", "2 * c, 2 * c"), ("c = base_channels", "c = 64"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("channels", "blocks"), [(8, 1), (16, 3)])
+def test_the_generator_of_02_is_the_packages(names_of_02, channels, blocks):
+    package, taught = Generator(3, channels, blocks).double(), names_of_02["my_generator"](channels, blocks).double()
+    taught.load_state_dict({name.removeprefix("model."): w for name, w in package.state_dict().items()}, strict=True)
+    x = torch.rand(2, 3, 24, 32, dtype=torch.float64) * 2 - 1
+    assert torch.allclose(taught(x), package(x), atol=1e-9)
+
+
+def test_the_norm_of_02_is_pytorchs(names_of_02):
+    z = torch.randn(2, 5, 6, 7, dtype=torch.float64) * 3 + 1
+    assert torch.allclose(names_of_02["instance_norm"](z), nn.functional.instance_norm(z), atol=1e-12)
+
+
+def test_taking_the_norms_out_leaves_the_rest_of_02s_networks(names_of_02):
+    bare = names_of_02["without_norms"](package := Generator(3, 8, 2))
+    assert torch.equal(bare.model[1].weight, package.model[1].weight)
+    assert not any("Norm" in type(module).__name__ for module in bare.modules())
+    assert any("Norm" in type(module).__name__ for module in package.modules()), "the original keeps its own"
+
+
+# 03: the losses
+
+
+@pytest.fixture(scope="module")
+def names_of_03():
+    return definitions(numbered(3), "WORLDS", **QUICK, half=torch.full((4, 1, 6, 6), 0.5))
+
+
+def test_loss_of_D_of_03(names_of_03):
+    judge, solution = judge_of(numbered(3), 1, names_of_03)
+    other = (
+        "def loss_of_D(scores_of_real, scores_of_fake):\n"
+        "    return (adversarial_loss(scores_of_real, True) + adversarial_loss(scores_of_fake, False)) / 2\n"
+    )
+    assert judge(other).startswith("right")
+    refuses(
+        judge, solution,
+        ("0.5 * ", ""), (" - 1", ""), ("scores_of_fake**2", "(scores_of_fake - 1)**2"), (".mean()", ".sum()"),
+        ("(((scores_of_real - 1) ** 2).mean() + (scores_of_fake**2).mean())",
+         "torch.cat([(scores_of_real - 1) ** 2, scores_of_fake**2]).mean() * 2"),
+    )  # fmt: skip
+
+
+def test_both_cycles_of_03(names_of_03):
+    judge, solution = judge_of(numbered(3), 2, names_of_03)
+    refuses(
+        judge, solution,
+        ("G_AB(real_A), ", "G_AB(real_A).detach(), "),
+        ("G_BA(real_B)\n", "G_BA(real_B).detach()\n"),
+        ("cycle_loss(G_BA(fake_B), real_A) + ", ""),
+        ("G_BA(fake_B), real_A", "G_BA(fake_B), fake_B"),
+        ("return ", "return 0.5 * "),
+        ("G_AB(fake_A), real_B)", "G_AB(fake_A), real_B).detach()"),
+    )  # fmt: skip
+
+
+def test_update_of_03(names_of_03):
+    judge, solution = judge_of(numbered(3), 3, names_of_03)
+    one_by_one = (
+        "def update(optimizer, losses):\n    optimizer.zero_grad()\n    for loss in losses:\n"
+        "        loss.backward({})\n    optimizer.step()\n"
+    )
+    assert judge(one_by_one.format("retain_graph=True")).startswith("right")
+    refuses(
+        judge, solution,
+        ("    optimizer.zero_grad()\n", ""),
+        ("sum(losses)", "losses[0]"),
+        ("    optimizer.step()", ""),
+        ("sum(losses)", "(sum(losses) / len(losses))"),
+    )  # fmt: skip
+    wiped = "losses[0].backward()\n    optimizer.zero_grad()\n    losses[1].backward()"
+    buggy = solution.replace("sum(losses).backward()", wiped)
+    assert "no effect" in judge(buggy), "the bug that the exercise begins with"
+
+
+def test_swap_of_03(names_of_03):
+    judge, solution = judge_of(numbered(3), 4, names_of_03)
+    refuses(
+        judge, solution,
+        ("old, kept[place] = kept[place], fake", "old = kept[place]"),
+        ("old, kept[place] = kept[place], fake", "kept[place] = old = fake"),
+        ("rng.random() < 0.5", "rng.random() < 0.1"),
+        ("len(kept) < size", "len(kept) < 50"),
+        ("rng.randrange(size)", "0"),
+        ("        return fake\n    place", "        return kept[0]\n    place"),
+    )  # fmt: skip
+    buggy = (
+        "def swap(kept, fake, size, rng):\n    if len(kept) < size:\n        kept.append(fake)\n"
+        "    return rng.choice([fake, kept[0]])\n"
+    )
+    assert judge(buggy).startswith("not right"), "the bug that the exercise begins with"
+
+
+@pytest.mark.parametrize("mode", ["lsgan", "vanilla"])
+@pytest.mark.parametrize("is_real", [True, False])
+def test_the_slow_adversarial_loss_of_03_is_the_packages(names_of_03, mode, is_real):
+    scores = 3 * torch.randn(2, 1, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    # The package's losses are taken in float32.
+    slow = names_of_03["slow_adversarial"](scores, is_real, mode)
+    assert slow == pytest.approx(losses.adversarial_loss(scores, is_real, mode).item(), rel=1e-6)
+
+
+def test_the_slow_differences_of_03_are_the_packages(names_of_03):
+    x, y = torch.rand(2, 2, 3, 4, 5, dtype=torch.float64)
+    for loss in (losses.cycle_loss, losses.identity_loss):
+        assert names_of_03["slow_l1"](x, y) == pytest.approx(loss(x, y).item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("size", "seed"), [(0, 0), (1, 3), (7, 1), (50, 2)])
+def test_the_slow_buffer_of_03_is_the_packages(names_of_03, size, seed):
+    buffer = losses.FakeImageBuffer(size, seed=seed)
+    shown = [buffer(torch.full((1, 1, 1, 1), float(step))).item() for step in range(300)]
+    if size:
+        assert shown == names_of_03["slow_buffer"](range(300), size, seed)
+    else:
+        assert shown == list(range(300))
+
+
+def test_the_toy_of_03_has_the_packages_losses(names_of_03):
+    """The generators' loss in the world of two pixels, against CycleGAN's with the same networks."""
+    model, a, b = names_of_03["new_model"](), names_of_03["pile"](-0.6), names_of_03["pile"](0.6)
+    total, fake_A, fake_B = names_of_03["generator_loss"](model, a, b, 10, 5)
+    G_AB, G_BA = (lambda x, G=model[name]: G(x).tanh() for name in ("G_AB", "G_BA"))
+    expected = losses.adversarial_loss(model["D_B"](G_AB(a)), True)
+    expected = expected + losses.adversarial_loss(model["D_A"](G_BA(b)), True)
+    expected = expected + 10 * (losses.cycle_loss(G_BA(G_AB(a)), a) + losses.cycle_loss(G_AB(G_BA(b)), b))
+    expected = expected + 5 * (losses.identity_loss(G_AB(b), b) + losses.identity_loss(G_BA(a), a))
+    assert total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert torch.equal(fake_A, G_BA(b)) and torch.equal(fake_B, G_AB(a))
+
+
+# 04: training
+
+
+@pytest.fixture(scope="module")
+def names_of_04():
+    return definitions(numbered(4), **QUICK, HOME=None, seconds=0.1)
+
+
+def test_decayed_of_04(names_of_04):
+    judge, solution = judge_of(numbered(4), 1, names_of_04)
+    refuses(
+        judge, solution,
+        ("max(0, num_epochs - epoch)", "(num_epochs - epoch)"),
+        ("max(1, num_epochs - decay_epoch)", "(num_epochs - decay_epoch)"),
+        ("max(1, num_epochs - decay_epoch)", "num_epochs"),
+        ("    if epoch < decay_epoch:\n        return lr\n", ""),
+        ("epoch < decay_epoch", "epoch <= num_epochs"),
+    )  # fmt: skip
+    buggy = (
+        "def decayed(lr, epoch, num_epochs, decay_epoch):\n"
+        "    return lr if epoch < decay_epoch else lr * (1 - (epoch - decay_epoch) / (num_epochs - decay_epoch))\n"
+    )
+    assert judge(buggy).startswith("not right"), "the bug that the exercise begins with, for any length"
+
+
+def test_decayed_of_04_is_the_packages_schedule(names_of_04):
+    names = dict(names_of_04)
+    exec(exercises(numbered(4))[0][2], names)
+    for num_epochs, decay_epoch in [(200, 100), (10, 3), (5, 0)]:
+        config = TrainConfig(num_epochs=num_epochs, decay_epoch=decay_epoch, lr=2e-4)
+        for epoch in range(num_epochs):
+            package = learning_rate(config, 7 * epoch, 7 * num_epochs, 7)
+            assert names["decayed"](2e-4, epoch, num_epochs, decay_epoch) == pytest.approx(package, abs=1e-12)
+
+
+def test_training_crop_of_04(names_of_04):
+    judge, solution = judge_of(numbered(4), 2, names_of_04)
+    refuses(
+        judge, solution,
+        ("[seed, n]", "seed"), ("[seed, n]", "n"), ("default_rng([seed, n])", "default_rng()"),
+        ("shape[1] - size + 1", "shape[1] - size"), ("shape[2]", "shape[1]"), ("top:top + size", "top:"),
+    )  # fmt: skip
+    draws = "generator=torch.Generator().manual_seed(1000 * seed + n)"
+    with_torch = (
+        "def training_crop(picture, size, seed, n):\n    {}\n"
+        "    top, left = (int(torch.randint(0, side - size + 1, (1,)DRAWS)) for side in picture.shape[1:])\n"
+        "    return picture[:, top:top + size, left:left + size]\n"
+    )
+    assert "random state" in judge(with_torch.format("torch.manual_seed(1000 * seed + n)").replace("DRAWS", ""))
+    shared = with_torch.format(draws.replace("generator=", "generator = ")).replace("DRAWS", ", generator=generator")
+    assert judge(shared).startswith("right")
+
+
+def test_update_average_of_04(names_of_04):
+    judge, solution = judge_of(numbered(4), 3, names_of_04)
+    refuses(
+        judge, solution,
+        ("1 - decay", "decay"), ("1 - decay", "0.001"), ("average.lerp_(weight", "weight.lerp_(average"),
+        ("average.lerp_(weight, 1 - decay)", "average = average.lerp(weight, 1 - decay)"),
+    )  # fmt: skip
+
+
+def test_hours_needed_of_04(names_of_04):
+    judge, solution = judge_of(numbered(4), 4, names_of_04)
+    refuses(
+        judge, solution,
+        ("max(", "min("), ("math.ceil", "math.floor"), ("math.ceil", ""), ("3600", "60"), (" / batch_size", ""),
+        (" * num_epochs", ""),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("buffer_size", [50, 3])
+def test_the_training_step_of_04_is_the_packages(names_of_04, buffer_size):
+    settings = dict(base_channels=4, num_residual=1, lambda_identity=5.0, lr=1e-3, seed=3)
+    taught, package = CycleGAN(**settings), CycleGAN(**settings)
+    for buffer in (taught.fake_A_buffer, taught.fake_B_buffer, package.fake_A_buffer, package.fake_B_buffer):
+        buffer.size = buffer_size  # 3 is full in the second step
+    for network in [*taught.networks.values(), *package.networks.values()]:
+        network.double()
+    pictures = torch.rand(4, 2, 2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for real_A, real_B in pictures:
+        loss_G, loss_D = names_of_04["training_step"](taught, real_A, real_B)
+        expected = package.step(real_A, real_B)
+        assert loss_G == pytest.approx(expected["loss_G"].item(), rel=1e-9)
+        assert loss_D / 2 == pytest.approx(expected["loss_D"].item(), rel=1e-9)
+    for name, network in package.networks.items():
+        for p, q in zip(taught.networks[name].parameters(), network.parameters(), strict=True):
+            assert torch.allclose(p, q, atol=1e-8), name
+
+
+def test_as_command_of_04_says_every_change(names_of_04):
+    config = TrainConfig(batch_size=3, lambda_identity=0.5, run_name="x")
+    command = names_of_04["as_command"](config)
+    assert command == "python -m cyclegan_lib.train --batch_size 3 --lambda_identity 0.5 --run_name x"
