@@ -51,6 +51,9 @@ DIARY = {
     " + all": dict(),
 }
 MAIN = {norm: dict(output_norm=norm) for norm in MAIN_ARMS}
+# What of an arm is for `scenes.write_dataset`, and what it is in water2wine; the rest is a run's.
+DRAWN = {"confounding": 0.5, "glass_confounding": 0.5, "num_train": 400}
+CONFOUNDINGS = (0.5, 0.65, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -59,11 +62,14 @@ class Experiment:
 
     seeds: int
     arms: dict
-    confounding: float = 0.5  # of water2wine
+    keep: tuple = ()  # arms: of the first seed's runs G_AB is kept
+    keep_at: tuple = (1,)  # when, as shares of the run
 
 
-EXPERIMENTS = {
-    "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}),
+OUTPUT_NORM_EXPERIMENTS = {
+    "output_norm": Experiment(
+        5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS, (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
+    ),
     "diary": Experiment(3, {
         norm + added: dict(output_norm=norm, **changes) for norm in MAIN_ARMS for added, changes in DIARY.items()
     }),
@@ -74,8 +80,27 @@ EXPERIMENTS = {
         "instance, no adversary": dict(output_norm="instance", lambda_adversarial=0.0),
         "instance, identity alone": dict(output_norm="instance", lambda_adversarial=0.0, lambda_cycle=0.0),
     }),
-    "confounded": Experiment(5, MAIN, confounding=0.95),
+    "confounded": Experiment(5, {
+        norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95) for norm in MAIN_ARMS
+    }),
 }  # fmt: skip
+# What the data taught it: walls or glasses that follow the liquid, and what might help.
+BACKGROUND = {f"background {share}": dict(confounding=share) for share in CONFOUNDINGS}
+GLASS = {f"glass {share}": dict(glass_confounding=share) for share in CONFOUNDINGS}
+ALIKE = {"independent": {}, "confounded": dict(confounding=1.0, glass_confounding=1.0)}
+DATA_EXPERIMENTS = {
+    "background": Experiment(3, BACKGROUND, tuple(BACKGROUND)),
+    "glass": Experiment(3, GLASS, tuple(GLASS)[1:]),
+    "identity": Experiment(3, {
+        f"{data}, identity {weight:g}": dict(lambda_identity=weight, **changes)
+        for data, changes in ALIKE.items() for weight in (0.0, 5.0, 10.0)
+    }),
+    "augmentation": Experiment(3, {
+        f"{count} pictures, {name}": dict(num_train=count, no_augment=not augment)
+        for count in (400, 40) for name, augment in {"augmented": True, "as they are": False}.items()
+    }),
+}  # fmt: skip
+EXPERIMENTS = OUTPUT_NORM_EXPERIMENTS | DATA_EXPERIMENTS
 HISTORY_COLUMNS = ("experiment", "arm", "seed", "step", "cycle_A", "cycle_B", "loss_D", "loss_G")
 SCORE_COLUMNS = (
     "experiment", "arm", "seed", "steps", "cycle_A", "cycle_B", "identity_A", "identity_B", "loss_D", *SCORES,
@@ -83,7 +108,6 @@ SCORE_COLUMNS = (
 )  # fmt: skip
 # When the test pictures are translated, as shares of the run: often where the curves are steep.
 EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
-KEPT = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)  # whose G_AB is kept for the widgets
 # What of a run's settings may differ when it goes on: paths, and what does not change the numbers.
 MAY_CHANGE = ("data_root", "output_root", "start_from", "overwrite", "device", "num_workers")
 RANGES = {"steps": (1, 10**7), "size": (24, 4096), "seeds": (1, 100), "jobs": (1, 256), "batch_size": (1, 10**4)}
@@ -94,11 +118,24 @@ class Run:
     """One training, and the rows it stands for: two experiments may share an arm."""
 
     config: TrainConfig
+    drawn: dict  # how its data set is drawn
     labels: list = field(default_factory=list)  # (experiment, arm, seed)
 
     @property
     def folder(self):
         return self.config.models_folder
+
+    @property
+    def kept_as(self):
+        """The names under which its networks are kept; a run that stands in two experiments may have two."""
+        return [arm for name, arm, seed in self.labels if arm in EXPERIMENTS[name].keep and seed == 0]
+
+    @property
+    def keep_at(self):
+        """When G_AB is kept, as shares of the run."""
+        return sorted(
+            {share for name, arm, _ in self.labels if arm in self.kept_as for share in EXPERIMENTS[name].keep_at}
+        )
 
 
 def steps_at(shares, steps):
@@ -121,12 +158,14 @@ def plan(args):
             for arm, changes in arms_of(args, experiment).items():
                 if args.arms and arm not in args.arms:
                     continue
+                drawn = DRAWN | {key: value for key, value in changes.items() if key in DRAWN}
+                changes = {key: value for key, value in changes.items() if key not in DRAWN}
                 config = base_config(
-                    dataset_name=dataset_name(args, experiment), data_root=args.data_root, output_root=args.work,
+                    dataset_name=dataset_name(args, drawn), data_root=args.data_root, output_root=args.work,
                     img_height=args.size, img_width=args.size, max_steps=args.steps, batch_size=args.batch_size,
                     device=args.device, precision=args.precision, seed=seed, **changes,
                 )  # fmt: skip
-                run = runs.setdefault(dataclasses.astuple(config), Run(config))
+                run = runs.setdefault(dataclasses.astuple(config), Run(config, drawn))
                 run.labels.append((name, arm, seed))
     for run in runs.values():
         experiment, arm, seed = run.labels[0]
@@ -141,20 +180,20 @@ def arms_of(args, experiment):
     return experiment.arms if args.dataset_name == GENERATED else MAIN
 
 
-def dataset_name(args, experiment):
-    """water2wine as confounded as the experiment wants it; any other data set is as it is."""
-    if args.dataset_name != GENERATED or experiment.confounding == 0.5:
+def dataset_name(args, drawn):
+    """The name of a water2wine that is drawn so; any other data set is as it is."""
+    if args.dataset_name != GENERATED:
         return args.dataset_name
-    return f"{GENERATED}_{round(100 * experiment.confounding)}"
+    return "_".join([GENERATED, *(f"{key}_{value}" for key, value in drawn.items() if value != DRAWN[key])])
 
 
-def prepare(args):
+def prepare(args, runs):
     """Draw the data sets that are missing."""
-    for name in args.experiments:
-        root = dataset_folder(args.data_root, dataset_name(args, EXPERIMENTS[name]))
-        if root.name != args.dataset_name and not root.exists():
-            write_dataset(root, size=max(64, args.size), confounding=EXPERIMENTS[name].confounding)
-        prepare_dataset(args.data_root, root.name, args.size)
+    for name, drawn in {run.config.dataset_name: run.drawn for run in runs}.items():
+        root = dataset_folder(args.data_root, name)
+        if name != args.dataset_name and not root.exists():
+            write_dataset(root, size=max(64, args.size), **drawn)
+        prepare_dataset(args.data_root, name, args.size)
 
 
 class Evaluation:
@@ -164,10 +203,10 @@ class Evaluation:
     `step_<n>.safetensors` in the run's folder where it is to be kept.
     """
 
-    def __init__(self, trainer, progress):
+    def __init__(self, trainer, progress, keep_at=()):
         self.trainer, self.progress = trainer, progress
         steps = trainer.total_steps
-        self.steps, self.kept = steps_at(EVALUATED, steps), steps_at(KEPT, steps)
+        self.steps, self.kept = steps_at(EVALUATED, steps), steps_at(keep_at, steps)
         self.path = trainer.config.output_root / "evaluations" / f"{trainer.config.name}.jsonl"
         try:
             lines = self.path.read_text().splitlines() if trainer.step else []
@@ -220,7 +259,7 @@ def distance(pictures, others):
     return (pictures - others).abs().mean().item()
 
 
-def train_one(config, progress):
+def train_one(config, progress, keep_at=()):
     """Train one run, in a process of its own; its rows are in `result.json` in its folder then.
 
     A run that was stopped goes on from where it saved itself. Ends with exit code 1 if stopped.
@@ -231,7 +270,7 @@ def train_one(config, progress):
         torch.set_num_threads(1)
     try:
         trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
-        evaluation = Evaluation(trainer, progress)
+        evaluation = Evaluation(trainer, progress, keep_at)
     except UserError as error:
         print(f"error: {config.name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -289,7 +328,7 @@ def train_all(runs, jobs, finished, bar):
         while waiting or active:
             while waiting and len(active) < jobs:
                 run, progress = waiting.pop(0), context.Value("q", 0)
-                process = context.Process(target=train_one, args=(run.config, progress))
+                process = context.Process(target=train_one, args=(run.config, progress, run.keep_at))
                 process.start()
                 active.append((run, process, progress))
             time.sleep(0.2)
@@ -336,10 +375,9 @@ class Tables:
             named = dict(zip(("experiment", "arm", "seed"), label, strict=True))
             self.rows["history"] += [{**named, **row} for row in result["history"]]
             self.rows["scores"].append({**named, **result["scores"]})
-            experiment, arm, seed = label
-            if experiment == "output_norm" and arm in MAIN_ARMS and seed == 0:
-                for path in run.folder.glob("step_*.safetensors"):
-                    shutil.copyfile(path, self.folder / f"{arm}_{path.name}")
+        for name in run.kept_as:
+            for path in run.folder.glob("step_*.safetensors"):
+                shutil.copyfile(path, self.folder / f"{name.replace(' ', '_')}_{path.name}")
         self._write("history", HISTORY_COLUMNS)
         self._write("scores", SCORE_COLUMNS)
 
@@ -424,7 +462,7 @@ def describe(args):
     left_out = ("data_root", "output_root", "run_name", "overwrite", "start_from", "seed", "device")
     return {
         "base": {key: value for key, value in dataclasses.asdict(base).items() if key not in left_out},
-        "experiments": {name: dataclasses.asdict(experiment) for name, experiment in EXPERIMENTS.items()},
+        "experiments": {name: dataclasses.asdict(EXPERIMENTS[name]) for name in args.experiments},
         "threads": 1 if args.device == "cpu" else None,
         "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
     }
@@ -442,8 +480,10 @@ def check_config(args):
             raise UserError(f"{args.output} has tables, but no config.json that says what of; choose another --output")
         return config
     try:
-        there = json.loads(path.read_text())["base"]
-        differing = [(key, there[key], value) for key, value in config["base"].items() if there[key] != value]
+        there = json.loads(path.read_text())
+        differing = [(key, there["base"][key], value) for key, value in config["base"].items()
+                     if there["base"][key] != value]  # fmt: skip
+        config["experiments"] = there["experiments"] | config["experiments"]
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged; choose another --output") from None
     for key, was, value in differing:
@@ -466,8 +506,9 @@ def seconds_a_step(run):
 
 def parse(argv):
     parser = Parser(prog="python -m cyclegan_lib.ablation", description="Norm at the output or not: the experiment.")
-    parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS),
-                        help="which of them; on other data than water2wine only the two main arms are run")  # fmt: skip
+    parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(OUTPUT_NORM_EXPERIMENTS),
+                        help="which of them (default: those of notebook 05); on other data than water2wine only the "
+                        "two main arms are run")  # fmt: skip
     parser.add_argument("--arms", nargs="+", default=None, help="only these arms (default: all)")
     parser.add_argument("--seeds", type=int, default=None, help="seeds an arm (default: the experiment's)")
     parser.add_argument("--steps", type=int, default=500, help="training steps of a run")
@@ -503,7 +544,7 @@ def main(argv=None):
         args.precision = resolve_precision(args.precision, args.device)
         runs = plan(args)
         config, tables = check_config(args), Tables(args.output, runs)
-        prepare(args)
+        prepare(args, runs)
         missing = [run for run in runs if not tables.has(run)]
         print(f"{len(runs)} runs of {args.steps} steps, {len(runs) - len(missing)} of them in {args.output} already")
         if missing:

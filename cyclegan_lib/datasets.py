@@ -1,4 +1,5 @@
-"""Folders of pictures → unpaired batches; the check of a folder; two pictures → a data set.
+"""Folders of pictures → unpaired batches; the check of a folder, and what tells A from B in it;
+two pictures → a data set.
 
     data/<dataset_name>/trainA   trainB   testA   testB
 
@@ -31,6 +32,7 @@ LOAD_SCALE = 1.12  # training pictures are resized to this much more than the cr
 MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded training pictures kept; more are read from disk
 # `read_picture` refuses such pictures by name; Pillow's warning would only come on top of it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
 GENERATED = "water2wine"  # the data set that needs no download: scenes.py draws it
 
 
@@ -219,7 +221,8 @@ class UnpairedDataset(Dataset):
     n mod len in epoch n // len. An epoch is as long as the longer side; both sides are shuffled
     anew each epoch, so no pair lasts.
 
-    Pictures are resized to 1.12 × `size`, cropped at random and flipped half of the time.
+    Pictures are resized to 1.12 × `size`, cropped at random and flipped half of the time, or
+    without `augment` resized to `size` and left alone.
     They are decoded once and kept as uint8 as long as they fit into `memory_budget` bytes.
 
     Args:
@@ -227,9 +230,9 @@ class UnpairedDataset(Dataset):
         size: (H, W) of the crops.
     """
 
-    def __init__(self, root, size, channels=3, seed=0, memory_budget=MEMORY_BUDGET):
-        self.size, self.channels, self.seed = tuple(size), channels, seed
-        self.load_size = tuple(round(LOAD_SCALE * side) for side in size)
+    def __init__(self, root, size, channels=3, seed=0, augment=True, memory_budget=MEMORY_BUDGET):
+        self.size, self.channels, self.seed, self.augment = tuple(size), channels, seed, augment
+        self.load_size = tuple(round(LOAD_SCALE * side) if augment else side for side in size)
         self.paths = {domain: find_pictures(Path(root) / f"train{domain}") for domain in "AB"}
         self.order = functools.lru_cache(maxsize=4)(self._order)
         needed = sum(map(len, self.paths.values())) * channels * self.load_size[0] * self.load_size[1]
@@ -266,6 +269,8 @@ class UnpairedDataset(Dataset):
             picture = load_picture(self.paths[domain][index], self.load_size, self.channels)
         else:
             picture = self.pictures[domain][index]
+        if not self.augment:
+            return to_signed(picture)
         height, width = self.size
         top = int(rng.integers(self.load_size[0] - height + 1))
         left = int(rng.integers(self.load_size[1] - width + 1))
@@ -319,6 +324,72 @@ def load_split(root, split, size, channels=3, limit=None):
     paths = find_pictures(Path(root) / split)[:limit]
     load = functools.partial(load_picture, size=size, channels=channels)
     return to_signed(torch.stack(map_pictures(load, paths, f"reading {split}")))
+
+
+# Numbers that every picture has: (N, 3, H, W) in [-1, 1] → (N,). What tells A from B, a translation changes.
+STATISTICS = {
+    "brightness": lambda p: p.mean((1, 2, 3)),
+    "contrast": lambda p: p.std((1, 2, 3)),
+    "warmth (red over blue)": lambda p: (p[:, 0] - p[:, 2]).mean((1, 2)),
+    "green over red and blue": lambda p: (p[:, 1] - (p[:, 0] + p[:, 2]) / 2).mean((1, 2)),
+    "saturation": lambda p: (p.amax(1) - p.amin(1)).mean((1, 2)),
+    "sharpness": lambda p: p.diff(dim=2).abs().mean((1, 2, 3)) + p.diff(dim=3).abs().mean((1, 2, 3)),
+}
+
+
+def separations(root, size=64, limit=400):
+    """How well each of `STATISTICS` alone tells trainA from trainB: {name: (accuracy, its standard error)}.
+
+    Pictures are resized to `size` × `size`, at most `limit` of a side. Of less than ten nothing
+    can be said: {}.
+    """
+    A, B = (load_split(root, f"train{domain}", (size, size), limit=limit) for domain in "AB")
+    if min(len(A), len(B)) < 10:
+        return {}
+    return {name: separation(number(A), number(B)) for name, number in STATISTICS.items()}
+
+
+def separation(number_A, number_B):
+    """How often a threshold is right about pictures that it was not chosen on: (accuracy, standard error).
+
+    The threshold is chosen on every other number (N,), (M,) and tried on the rest, and the other
+    way round. Both sides count alike: 0.5 is a guess.
+    """
+    halves = [(number_A[start::2], number_B[start::2]) for start in (0, 1)]
+    right = [_right(*tried, *_best_threshold(*chosen)) for chosen, tried in (halves, halves[::-1])]
+    shares = [torch.cat(side).double().mean().item() for side in zip(*right, strict=True)]
+    variance = sum(share * (1 - share) / len(n) for share, n in zip(shares, (number_A, number_B), strict=True))
+    return sum(shares) / 2, variance**0.5 / 2
+
+
+def _right(number_A, number_B, threshold, sign):
+    """For each number whether it is on its side of the threshold; B is above it if `sign` is 1."""
+    return sign * number_A < sign * threshold, sign * number_B >= sign * threshold
+
+
+def _best_threshold(number_A, number_B):
+    """(threshold, sign) that are right most often; half way between two of the numbers."""
+    found, numbers = [], torch.cat([number_A, number_B]).sort().values
+    candidates = ((numbers[1:] + numbers[:-1]) / 2)[:, None]
+    for sign in (1, -1):
+        right = [side.double().mean(1) for side in _right(number_A, number_B, candidates, sign)]
+        best = (right[0] + right[1]).argmax()
+        found.append(((right[0] + right[1])[best].item(), candidates[best].item(), sign))
+    return max(found)[1:]
+
+
+def describe_separations(found):
+    """The statistics that tell A from B, in a warning each; or the best of them, if none does."""
+    if not found:
+        return "too few training pictures to say whether a global statistic tells A from B"
+    telling = {name: accuracy for name, (accuracy, error) in found.items() if accuracy - 2 * error > TELLING}
+    if not telling:
+        name, (accuracy, _) = max(found.items(), key=lambda item: item[1][0])
+        return f"no global statistic tells A from B well (the best: {name}, right about {accuracy:.0%}; a guess: 50%)"
+    return "\n".join(
+        f"warning: {name} alone tells A from B in {accuracy:.0%} of the pictures; expect the translation to change it"
+        for name, accuracy in sorted(telling.items(), key=lambda item: -item[1])
+    )
 
 
 TEST_BAND = (0.375, 0.625)  # of a picture's longer side: the middle, for test crops
@@ -375,7 +446,7 @@ def main(argv=None):
     """`python -m cyclegan_lib.datasets`: check a folder, or cut two pictures into a data set."""
     parser = Parser(prog="python -m cyclegan_lib.datasets", description="Check or make a data set.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    check = commands.add_parser("check", help="read every picture of a data set")
+    check = commands.add_parser("check", help="read every picture of a data set, and warn of what tells A from B")
     check.add_argument("folder", type=Path, help="data/mine, say")
     crops = commands.add_parser("crops", help="cut two large pictures into an unpaired data set")
     crops.add_argument("picture_A", type=Path, help="a photograph, say")
@@ -390,6 +461,7 @@ def main(argv=None):
     with parser.one_line_errors():
         if args.command == "check":
             print(summary(args.folder, check_dataset(args.folder)))
+            print(describe_separations(separations(args.folder)))
             return
         parser.check_ranges(args, RANGES)
         root = dataset_folder(args.data_root, args.dataset_name)

@@ -70,6 +70,7 @@ class TrainConfig:
     decay_epoch: int | None = option(None, "epoch after which lr falls linearly to 0 (default: half way)", type=int)
     gan_mode: str = option("lsgan", "adversarial loss: least squares, or cross-entropy", choices=GAN_MODES)
     no_init: bool = option(False, "keep PyTorch's default initialisation instead of N(0, 0.02)")
+    no_augment: bool = option(False, "show training pictures whole and as they are: no random crop, no flip")
     seed: int = option(0, "decides weights, order, crops and flips")
     precision: str = option("auto", "auto: what the device is good at", choices=PRECISIONS)
     num_workers: int = option(0, "processes that load pictures")
@@ -177,7 +178,7 @@ class Trainer:
         self.precision = resolve_precision(config.precision, self.device)
         self._check_folders()
         self.root = prepare_dataset(config.data_root, config.dataset_name, max(config.size))
-        self.data = UnpairedDataset(self.root, config.size, config.channels, config.seed)
+        self.data = UnpairedDataset(self.root, config.size, config.channels, config.seed, not config.no_augment)
         self.test = {d: load_split(self.root, f"test{d}", config.size, config.channels, 100) for d in "AB"}
         self.counts = [len(paths) for paths in self.data.paths.values()]
         names = (

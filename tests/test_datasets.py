@@ -22,6 +22,7 @@ from cyclegan_lib.datasets import (
     training_batches,
     write_crops,
 )
+from cyclegan_lib.scenes import write_dataset
 
 
 def gradient(height=40, width=40):
@@ -331,3 +332,69 @@ def test_crops_refuse_what_cannot_be(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match="there already"):
         write_crops(tmp_path / "small.png", tmp_path / "small.png", tmp_path / "x")
+
+
+# What tells A from B
+
+
+def slow_best(number_A, number_B):
+    """The share of the most that any threshold, in either direction, gets right."""
+    best = 0
+    for threshold in [*number_A.tolist(), *number_B.tolist()]:
+        for sign in (1, -1):
+            right_A = sum(sign * a < sign * threshold for a in number_A.tolist()) / len(number_A)
+            right_B = sum(sign * b >= sign * threshold for b in number_B.tolist()) / len(number_B)
+            best = max(best, (right_A + right_B) / 2)
+    return best
+
+
+def test_a_threshold_is_the_best_there_is():
+    generator = torch.Generator().manual_seed(0)
+    for shift in (-1, 0, 0.5, 3):
+        a, b = torch.randn(12, generator=generator), torch.randn(9, generator=generator) + shift
+        threshold, sign = datasets._best_threshold(a, b)
+        right = (sign * a < sign * threshold).double().mean() + (sign * b >= sign * threshold).double().mean()
+        assert right / 2 == pytest.approx(slow_best(a, b))
+
+
+def test_a_separation_is_tried_on_numbers_that_it_was_not_chosen_on():
+    generator = torch.Generator().manual_seed(0)
+    same = [torch.randn(40, generator=generator) for _ in range(2)]
+    chance = [datasets.separation(*torch.randn(2, 40, generator=generator))[0] for _ in range(100)]
+    assert sum(chance) / 100 == pytest.approx(0.5, abs=0.03), "not above a guess, though the best threshold fits each"
+    assert slow_best(*same) > 0.5
+    for above in (100, -100):
+        assert datasets.separation(same[0], same[1] + above) == (1, 0)
+
+
+def test_the_standard_error_of_a_separation_is_that_of_repetitions():
+    generator = torch.Generator().manual_seed(0)
+    found = [datasets.separation(*torch.randn(2, 200, generator=generator).add(torch.tensor([[0.0], [1.5]])))
+             for _ in range(200)]  # fmt: skip
+    accuracy, error = (torch.tensor(column) for column in zip(*found, strict=True))
+    assert accuracy.mean() == pytest.approx(0.773, abs=0.01)  # Φ(0.75)
+    assert error.mean() == pytest.approx(accuracy.std().item(), rel=0.25)
+
+
+def test_check_warns_of_walls_that_follow_the_liquid(tmp_path, capsys):
+    for name, share in [("independent", 0.5), ("following", 1.0)]:
+        write_dataset(tmp_path / name, num_train=60, num_test=1, size=32, confounding=share, glass_confounding=0.5)
+        datasets.main(["check", str(tmp_path / name)])
+    independent, following = capsys.readouterr().out.split(f"{tmp_path / 'following'}: ")
+    assert "warning" not in independent and "no global statistic tells A from B well" in independent
+    assert "warning: brightness alone tells A from B in 100% of the pictures; expect the translation" in following
+
+
+def test_check_says_nothing_of_a_handful(folders, capsys):
+    datasets.main(["check", str(folders(4, 4, 1, 1))])
+    assert "too few training pictures to say" in capsys.readouterr().out
+
+
+def test_without_augmentation_pictures_are_shown_as_they_are(folders):
+    root = folders(5, 3, 1, 1)
+    data = UnpairedDataset(root, (32, 32), augment=False)
+    shown = [data[n] for n in range(10)]
+    for d, domain in enumerate("AB"):
+        there = load_split(root, f"train{domain}", (32, 32))
+        for n, pair in enumerate(shown):
+            assert torch.equal(pair[d], there[data.paths[domain].index(data.path(domain, n))])
