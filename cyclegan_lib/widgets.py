@@ -299,6 +299,39 @@ class TrainingScrubber:
         self.picture.draw(self.figure())
 
 
+class ConfoundingExplorer:
+    """What networks make of the same pictures, that were trained where something followed the liquid more or less.
+
+    Args:
+        generators: {what followed: {how often, 0.5 to 1: G_AB}}.
+        real, answers: (N, 3, H, W) in [-1, 1], a row of test pictures and their counterfactuals.
+    """
+
+    def __init__(self, generators, real, answers):
+        self.generators, self.real, self.answers = generators, real, answers
+        line = dict(style=WIDE, layout=ipw.Layout(width="520px"))
+        self.what = ipw.ToggleButtons(options=list(generators), description="followed the liquid", **line)
+        shares = sorted(next(iter(generators.values())))
+        names = [(f"in {share:.0%}", share) for share in shares]
+        self.confounding = ipw.SelectionSlider(
+            options=names, value=shares[-1], description="of the pictures", continuous_update=False, **line
+        )
+        self.controls = (self.what, self.confounding)
+        self.picture = Picture(860)
+        self.box = _explorer(self)
+
+    def figure(self):
+        """The figure for what the controls say."""
+        G_AB = self.generators[self.what.value][self.confounding.value]
+        with torch.inference_mode():
+            rows = {"water": self.real, "its translation": G_AB(self.real), "the answer": self.answers}
+        title = f"Trained where {self.what.value} followed the liquid in {self.confounding.value:.0%} of the pictures"
+        return plots.picture_rows(rows, title)
+
+    def redraw(self):
+        self.picture.draw(self.figure())
+
+
 @torch.inference_mode()
 def _apply(G, picture):
     return G(picture[None])[0]

@@ -245,8 +245,9 @@ def test_a_stopped_experiment_goes_on_to_the_same_tables(data_root, tmp_path, wh
 
 def test_a_run_that_fails_is_named(tmp_path, capfd):
     config = TrainConfig(dataset_name="nowhere", data_root=tmp_path, output_root=tmp_path, run_name="one", max_steps=2)
+    run, bar = ablation.Run(config, ablation.DRAWN), type("Bar", (), {"n": 0, "refresh": lambda self: None})()
     with pytest.raises(UserError, match="the run one failed"):
-        ablation.train_all([ablation.Run(config, ablation.DRAWN)], 1, print, type("Bar", (), {"n": 0, "refresh": lambda self: None})())
+        ablation.train_all([run], 1, print, bar)
     errors = capfd.readouterr().err
     assert "error: one: " in errors and "nowhere" in errors and "Traceback" not in errors
     assert not multiprocessing.active_children()

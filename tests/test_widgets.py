@@ -6,11 +6,13 @@ import pytest
 import torch
 from PIL import Image
 
+from cyclegan_lib.datasets import load_split
 from cyclegan_lib.metrics import LARGEST_MEAN, output_norm_floor
 from cyclegan_lib.models import Generator, init_weights
 from cyclegan_lib.scenes import arranged_scene, render
 from cyclegan_lib.train import Trainer, train
 from cyclegan_lib.widgets import (
+    ConfoundingExplorer,
     FloorExplorer,
     LiveTraining,
     OwnPictures,
@@ -201,3 +203,21 @@ def test_the_training_scrubber(generators):
     redraws(scrubber, [(scrubber.step, 5), (scrubber.number, 2)])
     titles = [axes.get_title() for axes in scrubber.figure().axes[:4]]
     assert titles == ["water", "InstanceNorm\nat the output", "no norm\nat the output", "the answer"]
+
+
+def test_the_confounding_explorer_shows_the_chosen_network(tiny_root):
+    real = load_split(tiny_root, "testA", (32, 32))
+    networks = {what: {share: (lambda x, k=k, share=share: x * 0 + share - k) for share in (0.5, 0.8, 1.0)}
+                for k, what in enumerate(("the wall", "the glass"))}  # fmt: skip
+    explorer = ConfoundingExplorer(networks, real, -real)
+    assert explorer.confounding.value == 1.0 and "the wall followed the liquid in 100%" in title_of(explorer)
+    redraws(explorer, [(explorer.confounding, 0.8), (explorer.what, "the glass")])
+    explorer.confounding.value, explorer.what.value = 0.8, "the glass"
+    assert "the glass followed the liquid in 80%" in title_of(explorer)
+    shown = [axes.get_images()[0].get_array() for axes in explorer.figure().axes if axes.get_images()]
+    assert len(shown) == 3 * len(real)
+    assert np.allclose(shown[len(real)], (0.8 - 1 + 1) / 2, atol=1e-6), "the second row is the network's"
+
+
+def title_of(explorer):
+    return explorer.figure().texts[-1].get_text()
