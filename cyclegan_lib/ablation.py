@@ -5,6 +5,7 @@
     data/ablation/config.json   the exact configuration and versions
     data/ablation/*.safetensors G_AB of the two main arms at several steps, in half precision
 
+and data/debugging/ alike, for the experiments about what the data teach.
 Runs with the same seed see the same pictures in the same order and start from the same weights,
 as far as the shapes allow: their differences are the arms'.
 """
@@ -516,8 +517,9 @@ def parse(argv):
     parser.add_argument("--batch_size", type=int, default=4, help="pictures of each side in a step")
     parser.add_argument("--dataset_name", default=GENERATED, help="a folder in data_root")
     parser.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
-    parser.add_argument("--output", type=Path, default=None, help="where the tables go (default: DATA_ROOT/ablation, "
-                        "for other data runs/ablation_<dataset_name>)")  # fmt: skip
+    parser.add_argument("--output", type=Path, default=None, help="where the tables go (default: DATA_ROOT/ablation; "
+                        "DATA_ROOT/debugging for the experiments of notebook 06, runs/ablation_<dataset_name> for "
+                        "other data)")  # fmt: skip
     parser.add_argument("--work", type=Path, default=None, help="where runs are kept (default: runs/<output>)")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="where to train")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS,
@@ -531,7 +533,9 @@ def parse(argv):
     unknown = sorted(set(args.arms or ()) - arms)
     if unknown:
         parser.error(f"--arms {unknown[0]!r}: not in these experiments; there are {', '.join(sorted(arms))}")
-    own = args.data_root / "ablation" if args.dataset_name == GENERATED else Path(f"runs/ablation_{args.dataset_name}")
+    own = args.data_root / ("debugging" if set(args.experiments) <= set(DATA_EXPERIMENTS) else "ablation")
+    if args.dataset_name != GENERATED:
+        own = Path(f"runs/ablation_{args.dataset_name}")
     args.output = args.output or own
     args.work = args.work or Path("runs") / args.output.name
     return args, parser

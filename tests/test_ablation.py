@@ -86,6 +86,21 @@ def test_other_data_gets_the_two_main_arms():
     assert {run.config.dataset_name for run in runs} == {"mine"}
 
 
+def test_experiments_about_the_data_share_runs_and_draw_their_own_pictures(tmp_path):
+    args, _ = ablation.parse(["--experiments", *ablation.DATA_EXPERIMENTS, "--data_root", str(tmp_path)])
+    runs = ablation.plan(args)
+    assert len(runs) == 51 and args.output == tmp_path / "debugging"
+    assert sorted(len(run.labels) for run in runs) == [1] * 48 + [4] * 3
+    walls = [run for run in runs if run.labels[0] == ("background", "background 0.9", 0)]
+    assert walls[0].drawn == {"confounding": 0.9, "glass_confounding": 0.5, "num_train": 400}
+    assert walls[0].config.dataset_name == "water2wine_confounding_0.9" and walls[0].keep_at == [1]
+    few = [run for run in runs if run.labels[0] == ("augmentation", "40 pictures, as they are", 1)]
+    assert few[0].config.no_augment and few[0].drawn["num_train"] == 40 and few[0].kept_as == []
+    ablation.prepare(args, few)
+    [drawn] = tmp_path.iterdir()
+    assert drawn.name == few[0].config.dataset_name and len(list((drawn / "trainB").iterdir())) == 40
+
+
 def test_the_confounded_experiment_has_its_own_pictures(tmp_path):
     args, _ = ablation.parse(["--experiments", "confounded", "--data_root", str(tmp_path), "--size", "32"])
     names = {run.config.dataset_name for run in ablation.plan(args)}
@@ -304,6 +319,24 @@ def test_committed_tables_are_complete_and_small():
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 15e6
     config = json.loads((COMMITTED / "config.json").read_text())
     assert config["base"] == json.loads(json.dumps(ablation.describe(ablation.parse([])[0])))["base"]
+
+
+def test_committed_tables_about_the_data_are_complete_and_small():
+    folder = ROOT / "data" / "debugging"
+    seeds = {}
+    for row in ablation.read_table(folder / "scores.csv"):
+        seeds.setdefault((row["experiment"], row["arm"]), set()).add(row["seed"])
+    wanted = {
+        (name, arm): {0, 1, 2} for name, experiment in ablation.DATA_EXPERIMENTS.items() for arm in experiment.arms
+    }
+    assert seeds == wanted
+    kept = [arm for experiment in ablation.DATA_EXPERIMENTS.values() for arm in experiment.keep]
+    files = {f"{arm.replace(' ', '_')}_step_500.safetensors" for arm in kept}
+    assert {path.name for path in folder.glob("*.safetensors")} == files
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
+    described = ablation.describe(ablation.parse(["--experiments", *ablation.DATA_EXPERIMENTS])[0])
+    config, described = json.loads((folder / "config.json").read_text()), json.loads(json.dumps(described))
+    assert config["base"] == described["base"] and config["experiments"] == described["experiments"]
 
 
 def test_committed_runs_without_the_norm_end_below_the_floor():

@@ -461,3 +461,59 @@ def test_as_command_of_04_says_every_change(names_of_04):
     config = TrainConfig(batch_size=3, lambda_identity=0.5, run_name="x")
     command = names_of_04["as_command"](config)
     assert command == "python -m cyclegan_lib.train --batch_size 3 --lambda_identity 0.5 --run_name x"
+
+
+# 06: what the data taught it
+
+
+@pytest.fixture(scope="module")
+def names_of_06(names_of_01):
+    """What its exercises use; the networks stand for translators that keep the wall, and that do not."""
+    names = definitions(numbered(6), torch=torch, np=np, HOME=None)
+    networks = {"the wall": {0.5: lambda x: x, 1.0: lambda x: -x}}
+    return names | {"waters": names_of_01["waters"], "networks": networks}
+
+
+def test_wall_follows_of_06(names_of_06):
+    judge, solution = judge_of(numbered(6), 1, names_of_06)
+    with_corrcoef = (
+        "def wall_follows(before, after):\n"
+        "    walls = torch.stack([wall_brightness(before), wall_brightness(after)])\n"
+        "    return torch.corrcoef(walls)[0, 1] if walls[1].std() > 1e-4 else 0\n"
+    )
+    assert judge(with_corrcoef).startswith("right")
+    refuses(
+        judge, solution,
+        (" - wall_brightness(pictures).mean()", ""), (" if size > 1e-4 else 0.0", ""), ("/ size", "/ len(x)"),
+        ("(before, after))", "(before, before))"), ("(x @ y).item()", "abs((x @ y).item())"),
+    )  # fmt: skip
+
+
+def test_balance_of_06(names_of_06):
+    judge, solution = judge_of(numbered(6), 2, names_of_06)
+    refuses(
+        judge, solution,
+        ("[:count]", ""), ("min(map", "max(map"), ("count = min(map(len, found))", "count = 1"),
+        ("indices[:count].tolist()", "range(count)"), ("(low <= n) & (n < high)", "low <= n"),
+    )  # fmt: skip
+
+
+def test_interval_of_06(names_of_06):
+    judge, solution = judge_of(numbered(6), 3, names_of_06)
+    refuses(
+        judge, solution,
+        ("(n - 1)", "n"), ("{2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}[n]", "1.96"), (" / n**0.5", ""), ("** 0.5", ""),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.9, 1.0])
+def test_the_pull_of_06_is_what_the_best_judge_makes_of_kept_walls(names_of_06, share):
+    """By gradient descent on the judge's scores of light and dark walls, then the generator's loss."""
+    real, fake = torch.tensor([1 - share, share]), torch.tensor([share, 1 - share])  # of light, of dark walls
+    scores = torch.zeros(2, requires_grad=True)
+    for _ in range(500):
+        loss = 0.5 * (real * (scores - 1) ** 2 + fake * scores**2).sum()
+        [gradient] = torch.autograd.grad(loss, scores)
+        scores = (scores - 0.5 * gradient).detach().requires_grad_()
+    kept = (fake * (scores - 1) ** 2).sum().item()
+    assert names_of_06["pull"](share) == pytest.approx(kept - 0.25, abs=1e-5)

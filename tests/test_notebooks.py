@@ -88,7 +88,7 @@ def test_every_explorer_has_a_picture_above_and_is_driven_by_code_below(path):
         for name in re.findall(r"^display\((\w*explorer|scrubber)\.box\)", cell.source, re.M):
             [above] = [c for c in cells[:i] if f"plots.show({name}.figure()" in c.source]
             assert "image/png" in above.outputs[-1]["data"], name
-            assert f"{name}." in cells[i + 1].source and ".value = " in cells[i + 1].source, name
+            assert re.search(rf"\b{name}\.\w+\.value\b.* = ", cells[i + 1].source), name
 
 
 @each_notebook
@@ -99,8 +99,8 @@ def test_a_live_training_leaves_a_picture(path):
             assert any("image/png" in output.get("data", {}) for c in cells[i + 1 : i + 4] for output in c.outputs)
 
 
-@pytest.mark.parametrize("path", NUMBERED[:4], ids=lambda path: path.stem)
-def test_tutorials_have_three_exercises_and_a_check_for_each(path):
+@pytest.mark.parametrize("path", [path for path in NUMBERED if path.stem[:2] != "05"], ids=lambda path: path.stem)
+def test_a_tutorial_has_three_exercises_and_a_check_for_each(path):
     tags = [tags_of(cell) for cell in code_cells(path)]
     count = sum("exercise" in some for some in tags)
     assert count >= 3 and all("checker" in tags[i + 1] for i, some in enumerate(tags) if "exercise" in some)
@@ -162,7 +162,7 @@ def test_it_says_plainly_what_to_do_when_neither_works(alone):
         exec(set_up(), {})
 
 
-TRAINING = [path for path in NOTEBOOKS if not path.stem.startswith("01")]  # nothing is trained in 01
+TRAINING = [path for path in NOTEBOOKS if path.stem[:2] not in ("01", "06")]  # nothing is trained in those
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)

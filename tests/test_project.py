@@ -183,6 +183,18 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
 
 
+def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
+    readme, scores = (ROOT / "README.md").read_text(), read_table(ROOT / "data" / "debugging" / "scores.csv")
+    found = {}
+    for experiment in ("background", "identity"):
+        for arm, (_, columns) in by_arm(scores, experiment, ["background_error"]).items():
+            found[arm] = "{:.3f} ± {:.3f}".format(*columns["background_error"][1])
+    assert f"is {found['background 0.8']} as long as one wall in five" in readme
+    assert f"and {found['background 1.0']} when all do" in readme
+    assert f"({found['confounded, identity 0']} without, {found['confounded, identity 10']} with weight 10)" in readme
+    assert f"{len({(row['experiment'], row['arm'], row['seed']) for row in scores}) - 9} runs" in readme  # 9: shared
+
+
 def test_commands_to_train_are_the_demos():
     """The line in the README for those without make, and the playground's, do what `make demo` does."""
     for name in ("README.md", "playground.ipynb"):
