@@ -1,4 +1,4 @@
-"""Notebook 05 in a real JupyterLab in a real browser."""
+"""Notebooks with explorers in a real JupyterLab in a real browser."""
 
 import os
 import shutil
@@ -12,14 +12,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = "05_output_norm.ipynb"
+# One slider of each explorer.
+SLIDERS = {
+    "05_output_norm.ipynb": ("wall: brightness", "brightness", "training step"),
+    "06_data.ipynb": ("of the pictures",),
+}
 
 
 @pytest.fixture
 def lab(tmp_path):
-    """The address of a JupyterLab on a copy of the notebook."""
+    """The address of a JupyterLab on copies of the notebooks."""
     (tmp_path / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / NOTEBOOK, tmp_path / "notebooks")
+    for notebook in SLIDERS:
+        shutil.copy(ROOT / "notebooks" / notebook, tmp_path / "notebooks")
     for name in ("cyclegan_lib", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
     with socket.socket() as free:
@@ -44,9 +49,10 @@ def lab(tmp_path):
     server.wait(timeout=30)
 
 
-def test_every_explorer_moves_by_keyboard(browser, lab):
+@pytest.mark.parametrize("notebook", SLIDERS)
+def test_every_explorer_moves_by_keyboard(browser, lab, notebook):
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
-    page.goto(f"{lab}/doc/tree/notebooks/{NOTEBOOK}?reset")
+    page.goto(f"{lab}/doc/tree/notebooks/{notebook}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 20",
                            timeout=90_000)  # fmt: skip
     page.evaluate("""async () => {
@@ -59,7 +65,7 @@ def test_every_explorer_moves_by_keyboard(browser, lab):
             ? cell.outputs.toJSON().filter(output => output.output_type === 'error').map(output => output.evalue) : [])
         : ['no cells']""")
     assert errors == []
-    for label in ("wall: brightness", "brightness", "training step"):  # one slider of each explorer
+    for label in SLIDERS[notebook]:
         scroll_to(page, label)
         box = page.locator(".jp-OutputArea-output", has=page.get_by_text(label, exact=True)).last
         picture = box.locator("img")
