@@ -272,11 +272,11 @@ def train_one(config, progress, keep_at=()):
     try:
         trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
         evaluation = Evaluation(trainer, progress, keep_at)
+        evaluation(trainer)
+        trainer.run(evaluation, show_bar=False)
     except UserError as error:
         print(f"error: {config.name}: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    evaluation(trainer)
-    trainer.run(evaluation, show_bar=False)
     if trainer.stopped:
         raise SystemExit(1)
     result = {"history": evaluation.rows, "scores": evaluation.scores()}

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from cyclegan_lib import checkpoints, plots
 from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
-from cyclegan_lib.datasets import UnpairedDataset, load_split, prepare_dataset, training_batches
+from cyclegan_lib.datasets import BatchNumbers, UnpairedDataset, load_split, prepare_dataset, training_batches
 from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
@@ -32,6 +32,7 @@ FIXED = (
     "dataset_name", "img_height", "img_width", "channels", "base_channels", "num_residual",
     "output_norm", "discriminator_instance", "batch_size", "seed",
 )  # fmt: skip
+LOSSES = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")  # of a row of `history.jsonl`
 RANGES = {
     "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
     "base_channels": (1, 1024), "seed": (0, 2**31), "num_workers": (0, 128), "sample_interval": (0, 10**6),
@@ -231,11 +232,14 @@ class Trainer:
         Args:
             callback: called with this `Trainer` now and then (every 25 steps and every epoch),
                 to draw something, say. It must leave the model as it is.
+
+        Raises:
+            UserError: if a loss or a weight is no longer a finite number; what was saved before stays.
         """
         config = self.config
         self._make_folders()
         began = time.perf_counter()
-        log = _Log(config, self.step)
+        log = _Log(config, self.step, self.precision)
         pinned = self.device == "cuda"
         batches = training_batches(
             self.data, config.batch_size, self.step, self.total_steps, config.num_workers, pinned
@@ -254,6 +258,7 @@ class Trainer:
                 if self.step % FLUSH_STEPS == 0 or ends_epoch or stop.asked or self.step == self.total_steps:
                     bar.set_description(f"epoch {self.epoch}/{config.num_epochs}", refresh=False)
                     bar.set_postfix(log.flush())
+                    self._stop_if_diverged(log.diverged)
                     if callback:
                         callback(self)
                 if ends_epoch and self.step < self.total_steps:
@@ -262,6 +267,7 @@ class Trainer:
                     break
             bar.close()
             log.flush()
+            self._stop_if_diverged(log.diverged)
             self.stopped = self.step < self.total_steps
             self.seconds_training = time.perf_counter() - began
             self._save_checkpoint()
@@ -269,6 +275,20 @@ class Trainer:
         if not self.stopped:
             self._save_scores()
         return self
+
+    def _stop_if_diverged(self, row):
+        """End where a loss of a history row is nan or infinite; None if all were finite."""
+        if row is None:
+            return
+        loss, value = next((name, row[name]) for name in LOSSES if not _is_finite(row[name]))
+        [numbers] = BatchNumbers(self.data, self.config.batch_size, row["step"] - 1, row["step"])
+        pictures = ", ".join(f"train{d}/{self.data.path(d, n).name}" for d in "AB" for n in numbers)
+        raise UserError(f"step {row['step']}: {loss} is {value}, on {pictures}; {self._way_back()}")
+
+    def _way_back(self):
+        epochs = checkpoints.saved_epochs(self.config.models_folder)
+        there = f"--start_from {epochs[-1]} goes on from before" if epochs else "nothing had been saved before"
+        return f"{there}; try a lower --lr (it was {self.config.lr:g}) or --precision fp32"
 
     def _check_folders(self):
         """Refuse folders that cannot be made, another run's, and a start_from with nothing there."""
@@ -329,6 +349,9 @@ class Trainer:
             self._save_checkpoint()
 
     def _save_checkpoint(self):
+        for name, network in self.model.networks.items():
+            if not all(weights.isfinite().all() for weights in network.parameters()):
+                raise UserError(f"step {self.step}: {name} has weights that are not finite; {self._way_back()}")
         facts = {name: getattr(self.config, name) for name in FIXED}
         facts |= {"step": self.step, "epoch": self.epoch, "pictures": self.counts}
         checkpoints.save_checkpoint(self.config.models_folder / f"epoch_{self.epoch}", self.model, facts)
@@ -358,9 +381,10 @@ class _Log:
     Losses wait on the device as tensors: reading each one at once would make the device wait.
     """
 
-    def __init__(self, config, step):
+    def __init__(self, config, step, precision):
         self.path = config.models_folder / "history.jsonl"
-        self.waiting, self.board = [], None
+        self.waiting, self.board, self.diverged = [], None, None
+        self.skips = precision == "fp16"  # its scaler skips a step that overflows, and goes on
         rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
         self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         if config.tensorboard:
@@ -372,21 +396,24 @@ class _Log:
         self.waiting.append(({"step": step, "epoch": epoch, "lr": lr}, losses))
 
     def flush(self):
-        """Write what waits. Returns its means, for the bar."""
-        names = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")
+        """Write what waits, up to a row that is not finite: that is `diverged` then. Returns its means, for the bar."""
         rows = []
         for row, losses in self.waiting:
-            values = {name: None if losses[name] is None else losses[name].item() for name in names}
+            values = {name: None if losses[name] is None else losses[name].item() for name in LOSSES}
             rows.append({**row, **values})
         self.waiting = []
+        finite = [all(_is_finite(row[name]) for name in LOSSES) for row in rows]
+        if not all(finite) and not (self.skips and any(finite)):
+            self.diverged = rows[finite.index(False)]
+            rows = rows[: finite.index(False)]
         with open(self.path, "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         if self.board:
             for row in rows:
-                for name in ("lr", *names):
+                for name in ("lr", *LOSSES):
                     if row[name] is not None:
                         self.board.add_scalar(name, row[name], row["step"])
-        shown = [name for name in names if rows and rows[0][name] is not None]
+        shown = [name for name in LOSSES if rows and rows[0][name] is not None]
         return {name: f"{sum(row[name] for row in rows) / len(rows):.3f}" for name in shown}
 
     def __enter__(self):
@@ -396,6 +423,10 @@ class _Log:
         self.flush()
         if self.board:
             self.board.close()
+
+
+def _is_finite(loss):
+    return loss is None or math.isfinite(loss)
 
 
 def read_history(path):

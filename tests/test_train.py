@@ -467,3 +467,59 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(finished, tmp
     with pytest.raises(UserError, match="epoch_1.*No space"):
         checkpoints.save_checkpoint(tmp_path / "epoch_1", finished.model, {"step": 2})
     assert files(tmp_path) == before and list(tmp_path.iterdir()) == [tmp_path / "epoch_1"]
+
+
+# Losses that are no longer numbers
+
+
+def diverging(trainer, step):
+    """Make the generators' weights infinite just before a step of a training."""
+    plain = trainer.model.step
+
+    def step_(real_A, real_B):
+        if trainer.step + 1 == step:
+            with torch.no_grad():
+                trainer.model.G_AB.model[1].weight.fill_(float("inf"))
+        return plain(real_A, real_B)
+
+    trainer.model.step = step_
+    return trainer
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_spares_what_was_saved(tiny_config):
+    config = tiny_config(num_epochs=4)  # of 3 steps, with a checkpoint each
+    trainer = diverging(Trainer(config), step=8)
+    with pytest.raises(UserError) as ended:
+        trainer.run()
+    names = [f"train{d}/{trainer.data.path(d, n).name}" for d in "AB" for n in (14, 15)]  # batches of 2
+    said = str(ended.value)
+    assert re.match(r"step 8: loss_G is nan, on ", said) and "\n" not in said
+    assert ", ".join(names) in said and "--start_from 2 goes on from before" in said and "--lr" in said
+    assert saved_epochs(config.models_folder) == [1, 2]
+    assert [row["step"] for row in read_history(config.models_folder / "history.jsonl")] == list(range(1, 8))
+    again = Trainer(dataclasses.replace(config, start_from=2)).run()
+    assert again.step == 12 and len(again.history) == 12
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tiny_config):
+    config = tiny_config(num_epochs=1)
+    trainer = Trainer(config)
+
+    def spoil(trainer):  # after the last loss has been read
+        with torch.no_grad():
+            trainer.model.D_B.model[0].bias.fill_(float("nan"))
+
+    with pytest.raises(UserError, match="step 3: D_B has weights that are not finite; nothing had been saved before"):
+        trainer.run(spoil)
+    assert saved_epochs(config.models_folder) == []
+
+
+def test_a_learning_rate_that_is_far_too_large_ends_in_one_line(tiny_config, capsys):
+    config = tiny_config(lr=1e30, num_epochs=30)
+    changed = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
+    line = [text for name in changed for text in (f"--{name}", str(getattr(config, name)))]
+    with pytest.raises(SystemExit) as ended:
+        train_module.main(line)
+    errors = capsys.readouterr().err
+    assert ended.value.code == 2 and re.search(r"^error: step \d+: .* is (nan|inf)", errors, re.M)
+    assert "Traceback" not in errors
