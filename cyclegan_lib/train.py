@@ -10,10 +10,12 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from cyclegan_lib import checkpoints, plots
@@ -234,11 +236,15 @@ class Trainer:
                 to draw something, say. It must leave the model as it is.
 
         Raises:
-            UserError: if a loss or a weight is no longer a finite number; what was saved before stays.
+            UserError: if another process trains this run, or if a loss or a weight is no longer a
+                finite number; what was saved before stays.
         """
-        config = self.config
-        self._make_folders()
-        began = time.perf_counter()
+        with _only_process(self.config.models_folder):
+            self._make_folders()
+            return self._train(callback, show_bar)
+
+    def _train(self, callback, show_bar):
+        config, began = self.config, time.perf_counter()
         log = _Log(config, self.step, self.precision)
         pinned = self.device == "cuda"
         batches = training_batches(
@@ -445,6 +451,25 @@ def read_history(path):
         except ValueError:
             raise UserError(f"{path}: line {number} is damaged; delete it and what follows to go on") from None
     return rows
+
+
+@contextmanager
+def _only_process(folder):
+    """Refuse a run's folder in which another process trains. The system drops the lock with its process."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{folder}: another process trains there; wait for its end or give another --run_name"
+        ) from None
+    except NotImplementedError:  # a file system without locks, a network's say
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _StopSignals:

@@ -523,3 +523,40 @@ def test_a_learning_rate_that_is_far_too_large_ends_in_one_line(tiny_config, cap
     errors = capsys.readouterr().err
     assert ended.value.code == 2 and re.search(r"^error: step \d+: .* is (nan|inf)", errors, re.M)
     assert "Traceback" not in errors
+
+
+# One process a run
+
+
+def test_a_second_process_on_the_same_run_is_refused_and_changes_nothing(tiny_config, tmp_path):
+    config = tiny_config(num_epochs=1)
+    refused = []
+
+    def second(trainer):
+        before = files(tmp_path)
+        for changes in (dict(overwrite=True), dict(overwrite=True, num_epochs=2)):
+            with pytest.raises(UserError, match="another process trains there; .* give another --run_name") as error:
+                Trainer(dataclasses.replace(config, **changes)).run()
+            refused.append(str(error.value))
+        assert files(tmp_path) == before
+
+    Trainer(config).run(second)
+    assert refused and str(config.models_folder) in refused[0]
+    Trainer(dataclasses.replace(config, overwrite=True)).run()  # when the first has ended, it goes
+
+
+def test_the_lock_ends_with_a_killed_process(tiny_config, tmp_path):
+    config = tiny_config(num_epochs=10**4, checkpoint_interval=0)
+    changed = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
+    line = [text for name in changed for text in (f"--{name}", str(getattr(config, name)))]
+    first = command(*line)
+    history = config.models_folder / "history.jsonl"
+    deadline = time.monotonic() + 120
+    while not read_history(history):
+        assert first.poll() is None and time.monotonic() < deadline, "it did not train"
+        time.sleep(0.05)
+    with pytest.raises(UserError, match="another process trains there"):
+        Trainer(dataclasses.replace(config, overwrite=True)).run()
+    first.kill()
+    first.communicate()
+    assert Trainer(dataclasses.replace(config, overwrite=True, num_epochs=1)).run().step == 3
