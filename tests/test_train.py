@@ -516,10 +516,8 @@ def test_weights_that_are_no_numbers_are_not_saved(tiny_config):
 
 def test_a_learning_rate_that_is_far_too_large_ends_in_one_line(tiny_config, capsys):
     config = tiny_config(lr=1e30, num_epochs=30)
-    changed = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
-    line = [text for name in changed for text in (f"--{name}", str(getattr(config, name)))]
     with pytest.raises(SystemExit) as ended:
-        train_module.main(line)
+        train_module.main([str(text) for text in options(config)])
     errors = capsys.readouterr().err
     assert ended.value.code == 2 and re.search(r"^error: step \d+: .* is (nan|inf)", errors, re.M)
     assert "Traceback" not in errors
@@ -547,9 +545,7 @@ def test_a_second_process_on_the_same_run_is_refused_and_changes_nothing(tiny_co
 
 def test_the_lock_ends_with_a_killed_process(tiny_config, tmp_path):
     config = tiny_config(num_epochs=10**4, checkpoint_interval=0)
-    changed = [field.name for field in dataclasses.fields(config) if getattr(config, field.name) != field.default]
-    line = [text for name in changed for text in (f"--{name}", str(getattr(config, name)))]
-    first = command(*line)
+    first = command(*options(config))
     history = config.models_folder / "history.jsonl"
     deadline = time.monotonic() + 120
     while not read_history(history):
