@@ -72,7 +72,9 @@ def load_checkpoint(folder, model):
     for name in ("fake_A_buffer", "fake_B_buffer"):
         pictures = tensors[name].to(model.device)
         getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts.pop(name)})
-    model.scaler.load_state_dict(facts.pop("scaler"))
+    scaler = facts.pop("scaler")
+    if scaler:  # empty where the run was not in fp16 when it was saved; then it begins anew
+        model.scaler.load_state_dict(scaler)
     return facts
 
 

@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.cli import Parser, UserError, plain_name
+from cyclegan_lib.download import NAMES, download
 from cyclegan_lib.scenes import RANGES, SPLITS, drawn_size, read_scenes, write_dataset
 from torchvision.transforms.v2 import functional as TF
 
@@ -179,6 +180,9 @@ def check_dataset(root):
     missing = [split for split in SPLITS if not (root / split).is_dir()]
     if missing:
         looked_for = ", ".join(str(root / split) for split in missing)
+        if not root.exists() and root.name in NAMES:
+            there = "" if root.parent == Path("data") else f" --data_root {root.parent}"
+            raise UserError(f"no folder {root}; python -m cyclegan_lib.datasets download {root.name}{there} fetches it")
         raise UserError(
             f"no folder {looked_for}. Put pictures there (data/README.md says how and names data sets "
             "to download), or make a data set of two pictures: "
@@ -443,8 +447,8 @@ def _random_box(picture_size, is_test, rng):
 
 
 def main(argv=None):
-    """`python -m cyclegan_lib.datasets`: check a folder, or cut two pictures into a data set."""
-    parser = Parser(prog="python -m cyclegan_lib.datasets", description="Check or make a data set.")
+    """`python -m cyclegan_lib.datasets`: check or fetch a data set, or cut two pictures into one."""
+    parser = Parser(prog="python -m cyclegan_lib.datasets", description="Check, fetch or make a data set.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     check = commands.add_parser("check", help="read every picture of a data set, and warn of what tells A from B")
     check.add_argument("folder", type=Path, help="data/mine, say")
@@ -457,8 +461,16 @@ def main(argv=None):
     crops.add_argument("--num_test", type=int, default=100, help="test crops of each picture")
     crops.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
     crops.add_argument("--seed", type=int, default=0, help="decides every crop")
+    fetch = commands.add_parser("download", help="fetch a data set of the paper")
+    fetch.add_argument("dataset_name", help=f"{', '.join(NAMES)}; or any name, with a --url")
+    fetch.add_argument("--url", default=None, help="the address of a zip with trainA, trainB, testA and testB in it")
+    fetch.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
     args = parser.parse_args(argv)
     with parser.one_line_errors():
+        if args.command == "download":
+            root = download(dataset_folder(args.data_root, args.dataset_name), args.url)
+            print(summary(root, check_dataset(root)))
+            return
         if args.command == "check":
             print(summary(args.folder, check_dataset(args.folder)))
             print(describe_separations(separations(args.folder)))

@@ -16,4 +16,6 @@ def verdict(check):
         if isinstance(error, NotImplementedError) and not error.args:
             return f"not yet: write {name} first"
         reason = (str(error).splitlines() or [""])[0]
+        if "NoneType" in reason:
+            reason += " (does it return something?)"
         return f"not right: trying {name} ended in {type(error).__name__}: {reason}"

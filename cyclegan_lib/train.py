@@ -38,7 +38,7 @@ LOSSES = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")  
 RANGES = {
     "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
     "base_channels": (1, 1024), "seed": (0, 2**31), "num_workers": (0, 128), "sample_interval": (0, 10**6),
-    "checkpoint_interval": (0, 10**6),
+    "checkpoint_interval": (0, 10**6), "keep_checkpoints": (0, 10**6),
 }  # fmt: skip
 
 
@@ -79,6 +79,7 @@ class TrainConfig:
     num_workers: int = option(0, "processes that load pictures")
     sample_interval: int = option(1, "epochs between two sample sheets; 0: only at the end")
     checkpoint_interval: int = option(10, "epochs between two checkpoints; 0: only at the end")
+    keep_checkpoints: int = option(0, "keep so many of the newest checkpoints and delete older ones; 0: keep all")
     max_steps: int | None = option(None, "end after so many steps, lr decayed by then (default: no limit)", type=int)
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path)
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path)
@@ -360,7 +361,12 @@ class Trainer:
                 raise UserError(f"step {self.step}: {name} has weights that are not finite; {self._way_back()}")
         facts = {name: getattr(self.config, name) for name in FIXED}
         facts |= {"step": self.step, "epoch": self.epoch, "pictures": self.counts}
-        checkpoints.save_checkpoint(self.config.models_folder / f"epoch_{self.epoch}", self.model, facts)
+        folder = self.config.models_folder
+        checkpoints.save_checkpoint(folder / f"epoch_{self.epoch}", self.model, facts)
+        if self.config.keep_checkpoints:
+            earlier = [epoch for epoch in checkpoints.saved_epochs(folder) if epoch < self.epoch]
+            for epoch in earlier[: len(earlier) + 1 - self.config.keep_checkpoints]:
+                shutil.rmtree(folder / f"epoch_{epoch}")
 
     def _save_pictures(self):
         folder = self.config.images_folder

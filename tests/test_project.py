@@ -226,8 +226,8 @@ def test_the_layout_in_the_readme_names_every_module():
 
 
 FLOORS = [
-    {"cli", "torchvision_shim"},
-    {"models", "losses", "plots", "scenes"},
+    {"cli", "torchvision_shim", "exercises"},
+    {"models", "losses", "plots", "scenes", "download"},
     {"cyclegan", "checkpoints", "datasets", "metrics"},
     {"train", "widgets"},
     {"ablation", "page"},

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from cyclegan_lib import train as train_module
-from cyclegan_lib.checkpoints import load_generator, read_tensors, saved_epochs
+from cyclegan_lib.checkpoints import load_checkpoint, load_generator, read_tensors, saved_epochs
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.train import TrainConfig, Trainer, demo_config, fit, learning_rate, parse_config, read_history, train
 
@@ -556,3 +556,31 @@ def test_the_lock_ends_with_a_killed_process(tiny_config, tmp_path):
     first.kill()
     first.communicate()
     assert Trainer(dataclasses.replace(config, overwrite=True, num_epochs=1)).run().step == 3
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize(("keep", "left"), [(0, [1, 2, 3, 4]), (1, [4]), (2, [3, 4]), (9, [1, 2, 3, 4])])
+def test_only_the_newest_checkpoints_are_kept_if_so_asked(tiny_config, keep, left):
+    config = tiny_config(num_epochs=4, keep_checkpoints=keep)
+    Trainer(config).run()
+    assert saved_epochs(config.models_folder) == left
+
+
+def test_a_run_that_goes_on_from_earlier_spares_later_checkpoints(tiny_config):
+    config = tiny_config(num_epochs=3)
+    Trainer(config).run()
+    Trainer(dataclasses.replace(config, num_epochs=2, start_from=1, keep_checkpoints=1)).run()
+    assert saved_epochs(config.models_folder) == [2, 3]
+
+
+def test_a_checkpoint_of_another_precision_can_be_gone_on_from(tiny_config):
+    """An fp16 run's scaler from a run without one: as if a machine with a GPU goes on where one without ended."""
+    config = tiny_config(num_epochs=1)
+    Trainer(config).run()
+    trainer = Trainer(dataclasses.replace(config, num_epochs=2, start_from=1))
+    trainer.model.scaler = torch.amp.GradScaler("cpu", enabled=True)
+    scale = trainer.model.scaler.get_scale()
+    load_checkpoint(config.models_folder / "epoch_1", trainer.model)
+    assert trainer.model.scaler.is_enabled() and trainer.model.scaler.get_scale() == scale

@@ -1,0 +1,128 @@
+"""The data sets of the paper: fetched, looked at, and only then unpacked."""
+
+import http.client
+import os
+import shutil
+import socket
+import stat
+import urllib.error
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
+from cyclegan_lib.cli import UserError
+from torchvision.datasets.utils import download_url
+
+ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
+NAMES = (
+    "apple2orange", "summer2winter_yosemite", "horse2zebra", "monet2photo", "cezanne2photo", "ukiyoe2photo",
+    "vangogh2photo", "maps", "facades", "iphone2dslr_flower", "ae_photos", "mini",
+)  # fmt: skip
+MOST_FILES, MOST_BYTES = 100_000, 20 * 1024**3  # of an archive, unpacked; the paper's are far smaller
+STALLED = 60  # seconds without a byte
+# What the beginning of a file that is no zip says of it.
+OTHERS = {b"<": "a web page", b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7zXZ": "an xz archive"}
+
+
+def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
+    """Fetch a zip of a data set and unpack it into the new folder `root`, which appears only when it is whole.
+
+    What an earlier, interrupted download left is thrown away, and it begins anew.
+
+    Args:
+        root: the folder; its name is the data set's.
+        url: the archive's address; None: where the authors offer the data set of that name.
+
+    Raises:
+        UserError: if `root` is there already, its name is unknown and there is no `url`, the archive
+            cannot be had, or it is not one that may be unpacked; `root` is not made then.
+    """
+    root = Path(root)
+    if root.exists():
+        raise UserError(f"{root} is there already; remove it to download it again")
+    if url is None and root.name not in NAMES:
+        raise UserError(f"{root.name}: no data set of the paper; there are {', '.join(NAMES)}, or give a --url")
+    url = url or ADDRESS.format(name=root.name)
+    partial = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        archive = fetch(url, partial)
+        unpack(archive, partial / "unpacked", url, most_files, most_bytes)
+        os.replace(data_set_in(partial / "unpacked", url), root)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def fetch(url, folder):
+    """Download a file, with a bar. Returns its path in `folder`."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(STALLED)
+    try:
+        download_url(url, str(folder), "archive.zip")
+    except (OSError, ValueError, RuntimeError, http.client.HTTPException) as error:
+        reason = error.reason if type(error) is urllib.error.URLError else error
+        raise UserError(f"{url}: cannot be downloaded ({str(reason) or type(error).__name__})") from None
+    finally:
+        socket.setdefaulttimeout(before)
+    return folder / "archive.zip"
+
+
+def unpack(archive, target, url, most_files=MOST_FILES, most_bytes=MOST_BYTES):
+    """Unpack a zip into the new folder `target`. Every entry is looked at before the first is written.
+
+    Raises:
+        UserError: naming the first entry that leads out of `target`, is a link or is encrypted;
+            for too many files or bytes, or a file that is no zip, is damaged or was cut short.
+    """
+    try:
+        with zipfile.ZipFile(archive) as contents:
+            entries = contents.infolist()
+            for entry in entries:
+                what = forbidden(entry)
+                if what:
+                    raise UserError(f"{url}: {entry.filename!r} in the archive {what}; nothing was unpacked")
+            total = sum(entry.file_size for entry in entries)
+            if len(entries) > most_files or total > most_bytes:
+                raise UserError(
+                    f"{url}: the archive holds {len(entries):,} files and {total:,} bytes, and at most {most_files:,} "
+                    f"and {most_bytes:,} are unpacked; nothing was"
+                )
+            free = shutil.disk_usage(archive.parent).free
+            if total > free:
+                raise UserError(f"{url}: {total:,} bytes to unpack, and {free:,} are free in {archive.parent.parent}")
+            contents.extractall(target)  # zipfile never writes more of an entry than it was said to hold
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        raise UserError(f"{url}: {no_zip(archive, error)}") from None
+
+
+def forbidden(entry):
+    """Why an entry of a zip may not be unpacked; None if it may."""
+    path = PurePosixPath(entry.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in entry.filename:
+        return "leads out of the folder"
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
+    return "is encrypted" if entry.flag_bits & 1 else None
+
+
+def no_zip(archive, error):
+    """What is wrong with a file that cannot be unpacked."""
+    with open(archive, "rb") as file:
+        beginning = file.read(512)
+    if beginning[:2] == b"PK":
+        return f"the archive is damaged or was cut short ({error}); try again"
+    for mark, what in (*OTHERS.items(), (b"", "a tar archive" if beginning[257:262] == b"ustar" else "something else")):
+        if beginning.lstrip().startswith(mark):
+            return f"sent {what}, not a zip"
+    return None
+
+
+def data_set_in(folder, url):
+    """The folder with trainA and trainB in what was unpacked: itself, or the only one in it."""
+    for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
+        if (candidate / "trainA").is_dir() and (candidate / "trainB").is_dir():
+            return candidate
+    raise UserError(f"{url}: no folders trainA and trainB in the archive")

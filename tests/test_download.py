@@ -1,0 +1,156 @@
+"""Downloads from a server on this machine, with archives good and bad."""
+
+import functools
+import http.server
+import io
+import stat
+import tarfile
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_lib import datasets, download
+from cyclegan_lib.cli import UserError
+from cyclegan_lib.scenes import SPLITS
+
+
+@pytest.fixture
+def site(tmp_path):
+    """(folder, address): what lies in the folder is served."""
+    (tmp_path / "site").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path / "site", f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def picture(seed):
+    pixels = np.random.default_rng(seed).integers(0, 255, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+def entries(inside=""):
+    """The files of a small data set: {name: bytes}."""
+    return {f"{inside}{split}/{i}.png": picture(10 * n + i) for n, split in enumerate(SPLITS) for i in range(2)}
+
+
+def zipped(files):
+    with zipfile.ZipFile(buffer := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def with_link():
+    link = zipfile.ZipInfo("trainA/link.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return zipped({**entries(), link: "/etc/hostname"})
+
+
+def tarred():
+    with tarfile.open(fileobj=(buffer := io.BytesIO()), mode="w") as archive:
+        archive.addfile(tarfile.TarInfo("trainA/0.png"))
+    return buffer.getvalue()
+
+
+def encrypted():
+    """A zip whose first entry says that it is encrypted, in both places where a zip says so."""
+    content = bytearray(zipped(entries()))
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+def damaged():
+    """A byte of the first picture is another one."""
+    content = bytearray(zipped(entries()))
+    content[200] ^= 255
+    return bytes(content)
+
+
+@pytest.mark.parametrize("inside", ["", "horse2zebra/"])
+def test_a_good_archive_becomes_a_data_set(site, tmp_path, capsys, monkeypatch, inside):
+    folder, address = site
+    (folder / "horse2zebra.zip").write_bytes(zipped(entries(inside)))
+    monkeypatch.setattr(download, "ADDRESS", address + "/{name}.zip")
+    (tmp_path / "data" / ".horse2zebra.partial" / "unpacked").mkdir(parents=True)  # an interrupted one's
+    datasets.main(["download", "horse2zebra", "--data_root", str(tmp_path / "data")])
+    assert "2 in trainA, 2 in trainB, 2 in testA, 2 in testB" in capsys.readouterr().out
+    found = {path.relative_to(tmp_path / "data" / "horse2zebra").as_posix(): path.read_bytes()
+             for path in (tmp_path / "data").rglob("*") if path.is_file()}  # fmt: skip
+    assert found == entries()
+
+
+HOSTILE = {
+    "cut short": (lambda: zipped(entries())[:-200], "damaged or was cut short"),
+    "damaged": (damaged, "damaged or was cut short"),
+    "nothing": (lambda: b"", "sent something else, not a zip"),
+    "a web page": (lambda: b"<!DOCTYPE html><html>moved</html>", "sent a web page, not a zip"),
+    "a tar": (tarred, "sent a tar archive, not a zip"),
+    "a gzip": (lambda: b"\x1f\x8b\x08" + bytes(600), "sent a gzip archive, not a zip"),
+    "a way out": (lambda: zipped({**entries(), "trainA/../../../out.png": b"x"}), "leads out of the folder"),
+    "an absolute path": (lambda: zipped({**entries(), "/tmp/out.png": b"x"}), "leads out of the folder"),
+    "a drive": (lambda: zipped({**entries(), "C:out.png": b"x"}), "leads out of the folder"),
+    "a way out for Windows": (lambda: zipped({**entries(), "..\\out.png": b"x"}), "leads out of the folder"),
+    "a link": (with_link, "'trainA/link.png' in the archive is a link"),
+    "encrypted": (encrypted, "is encrypted"),
+    "a bomb": (lambda: zipped({**entries(), "trainA/zeros.png": bytes(2 * 10**6)}), "at most 50 and 1,000,000 are"),
+    "too many files": (lambda: zipped({**entries(), **{f"trainA/{i}.txt": b"" for i in range(60)}}), "holds 68 files"),
+    "another thing": (lambda: zipped({"notes.txt": b"hello"}), "no folders trainA and trainB"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_bad_archive_is_named_and_leaves_nothing_behind(site, tmp_path, name):
+    content, said = HOSTILE[name]
+    folder, address = site
+    (folder / "bad.zip").write_bytes(content())
+    (tmp_path / "data").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError) as error:
+        download.download(tmp_path / "data" / "bad", f"{address}/bad.zip", most_files=50, most_bytes=10**6)
+    assert said in str(error.value) and f"{address}/bad.zip" in str(error.value) and "\n" not in str(error.value)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_that_is_there_is_not_touched(site, tmp_path):
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(UserError, match="mine is there already; remove it"):
+        download.download(tmp_path / "mine", f"{site[1]}/mine.zip")
+
+
+def test_an_address_with_nothing_there_and_no_server_are_told_apart(site, tmp_path):
+    with pytest.raises(UserError, match=r"none.zip: cannot be downloaded \(HTTP Error 404"):
+        download.download(tmp_path / "none", f"{site[1]}/none.zip")
+    with pytest.raises(UserError, match=r"cannot be downloaded \(.*refused"):
+        download.download(tmp_path / "none", "http://127.0.0.1:9/none.zip")
+    with pytest.raises(UserError, match="no_such: cannot be downloaded"):
+        download.download(tmp_path / "none", "no_such")
+
+
+def test_unknown_names_and_names_that_climb_are_refused(tmp_path, capsys):
+    for name, said in [("horse2zebr", "no data set of the paper; there are apple2orange"), ("../out", "not a path")]:
+        with pytest.raises(SystemExit) as ended:
+            datasets.main(["download", name, "--data_root", str(tmp_path)])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_training_on_what_is_not_there_names_the_command(tmp_path):
+    with pytest.raises(UserError, match=rf"datasets download maps --data_root {tmp_path} fetches it"):
+        datasets.prepare_dataset(tmp_path, "maps")
+
+
+def test_the_readme_of_data_names_every_data_set_of_the_paper():
+    text = (download.Path(__file__).parents[1] / "data" / "README.md").read_text()
+    assert all(f"`{name}`" in text for name in download.NAMES) and download.ADDRESS.format(name="<name>") in text
