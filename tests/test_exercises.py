@@ -408,16 +408,20 @@ def test_training_crop_of_04(names_of_04):
         judge, solution,
         ("[seed, n]", "seed"), ("[seed, n]", "n"), ("default_rng([seed, n])", "default_rng()"),
         ("shape[1] - size + 1", "shape[1] - size"), ("shape[2]", "shape[1]"), ("top:top + size", "top:"),
+        ("[seed, n]", "seed + n"), ("left:left + size]", "left:left + size].flip(2)"),
     )  # fmt: skip
-    draws = "generator=torch.Generator().manual_seed(1000 * seed + n)"
     with_torch = (
         "def training_crop(picture, size, seed, n):\n    {}\n"
         "    top, left = (int(torch.randint(0, side - size + 1, (1,)DRAWS)) for side in picture.shape[1:])\n"
         "    return picture[:, top:top + size, left:left + size]\n"
     )
-    assert "random state" in judge(with_torch.format("torch.manual_seed(1000 * seed + n)").replace("DRAWS", ""))
-    shared = with_torch.format(draws.replace("generator=", "generator = ")).replace("DRAWS", ", generator=generator")
-    assert judge(shared).startswith("right")
+    shared = with_torch.format("torch.manual_seed(1000 * seed + n)").replace("DRAWS", "")
+    assert "random state" in judge(shared)
+    own = with_torch.format("own = torch.Generator().manual_seed(1000 * seed + n)").replace("DRAWS", ", generator=own")
+    assert judge(own).startswith("right")
+    with_random = solution.replace("rng = np.random.default_rng([seed, n])", "random.seed(1000 * seed + n)")
+    with_random = with_random.replace("rng.integers", "random.randrange")
+    assert "random state" in judge(with_random)
 
 
 def test_update_average_of_04(names_of_04):
@@ -426,6 +430,8 @@ def test_update_average_of_04(names_of_04):
         judge, solution,
         ("1 - decay", "decay"), ("1 - decay", "0.001"), ("average.lerp_(weight", "weight.lerp_(average"),
         ("average.lerp_(weight, 1 - decay)", "average = average.lerp(weight, 1 - decay)"),
+        ("average.lerp_(weight, 1 - decay)", "average.mul_(decay)"),
+        ("with torch.no_grad()", "with torch.enable_grad()"), ("zip(averages, weights)", "zip(averages[:1], weights)"),
     )  # fmt: skip
 
 
