@@ -523,7 +523,7 @@ def parse(argv):
     parser.add_argument("--work", type=Path, default=None, help="where runs are kept (default: runs/<output>)")
     parser.add_argument("--device", default="cpu", choices=DEVICES, help="where to train")
     parser.add_argument("--precision", default="fp32", choices=PRECISIONS,
-                        help="fp32 by default, so that other machines get the same table")  # fmt: skip
+                        help="fp32 by default, which every machine has")  # fmt: skip
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, on CPUs a thread each")
     args = parser.parse_args(argv)
     parser.check_ranges(args, {name: limits for name, limits in RANGES.items() if getattr(args, name) is not None})
