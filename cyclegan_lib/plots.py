@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 # Okabe–Ito, and where those run out Tol's: told apart by colour-blind readers too.
 COLOURS = {
@@ -21,18 +22,21 @@ ROW_NAMES = {
 }  # fmt: skip
 
 
-def to_png(figure, dpi=100):
-    """A figure → PNG bytes, the same bytes for the same figure."""
+def to_png(figure, dpi=100, colours=None):
+    """A figure → PNG bytes, the same bytes for the same figure; in so many `colours`, at most 256, to save space."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    if colours:
+        image = Image.open(buffer).convert("RGB").quantize(colours, dither=Image.Dither.NONE)
+        image.save(buffer := io.BytesIO(), format="png", optimize=True)
     return buffer.getvalue()
 
 
-def show(figure, alt):
+def show(figure, alt, colours=None):
     """Show a figure in a notebook, with a text for those who cannot see it."""
-    from IPython.display import Image, display  # only notebooks need it
+    from IPython import display  # only notebooks need it
 
-    display(Image(to_png(figure, dpi=90), alt=alt))
+    display.display(display.Image(to_png(figure, dpi=90, colours=colours), alt=alt))
 
 
 def note(text):
@@ -138,12 +142,13 @@ def draw_floors(axes, floors):
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
 
 
-def _curve(axes, history, name, colour, label, smooth):
+def _curve(axes, history, name, colour, label, smooth, raw=True):
     rows = [(row["step"], row[name]) for row in history if row[name] is not None]
     if not rows:
         return
     steps, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
-    axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.6)
+    if raw:
+        axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.6)
     width = max(1, min(smooth, len(values) // 4))
     mean = np.convolve(values, np.ones(width) / width, mode="valid")
     axes.plot(steps[width - 1 :], mean, color=colour, linewidth=1.8, label=label)
@@ -290,4 +295,38 @@ def arms_at_end(groups, columns, floors, title):
     figure.axes[0].set_yticks(range(len(groups)), list(groups), fontsize=9)
     figure.axes[0].set_ylim(len(groups) - 0.5, -0.5)
     figure.suptitle(title, fontsize=12)
+    return figure
+
+
+def beside_healthy(history, samples, healthy_history, healthy_samples, title, smooth=25):
+    """A run beside a healthy one: losses, learning rate and what became of some pictures.
+
+    Args:
+        history, healthy_history: rows of `history.jsonl`.
+        samples, healthy_samples: as `Trainer.sheet` gives them; the first four of A are shown.
+    """
+    figure = Figure(figsize=(10.4, 3))
+    panels = {"cycle_A": "cycle loss of A", "loss_D": "the discriminators' loss",
+              "adversarial": "adversarial loss", "lr": "learning rate"}  # fmt: skip
+    for number, (loss, name) in enumerate(panels.items()):
+        axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.53 - 0.45 * (number // 2), 0.25, 0.29])
+        width = 1 if loss == "lr" else smooth
+        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", width, raw=False)
+        _curve(axes, history, loss, "black", "this one", width, raw=False)
+        values = [row[loss] for rows in (history, healthy_history) for row in rows]
+        axes.set_ylim(min(0, *values), 1.05 * min(max(values), 2.5) if loss != "lr" else None)
+        axes.tick_params(labelsize=7)
+        axes.set_title(name, fontsize=9)
+    figure.axes[0].legend(fontsize=7, loc="upper right")
+    rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"], "fake B": samples["fake_B"],
+            "back to A": samples["rec_A"]}  # fmt: skip
+    wide, high = 936, 270  # pixels, as a notebook shows it: pictures of 32 are shown exactly twice as large
+    for r, (name, pictures) in enumerate(rows.items()):
+        bottom = high - 67 * (r + 1)
+        for c, picture in enumerate(pictures[:4]):
+            axes = figure.add_axes([(wide - 67 * (4 - c)) / wide, bottom / high, 64 / wide, 64 / high])
+            axes.imshow(to_pixels(picture), vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+            axes.set_axis_off()
+        figure.text(0.708, (bottom + 32) / high, name, ha="right", va="center", fontsize=8)
+    figure.text(0.33, 0.985, title, ha="center", va="top", fontsize=11)
     return figure

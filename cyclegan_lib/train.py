@@ -22,6 +22,7 @@ from cyclegan_lib import checkpoints, plots
 from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import BatchNumbers, UnpairedDataset, load_split, prepare_dataset, training_batches
+from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, report
 from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
@@ -219,15 +220,20 @@ class Trainer:
         """All rows of `history.jsonl` so far."""
         return read_history(self.config.models_folder / "history.jsonl")
 
-    def sheet(self):
+    def sheet(self, count=SHEET_PICTURES):
         """Rows of a sample sheet: the same test pictures every time, there and back."""
-        real_A, real_B = (self.test[domain][:SHEET_PICTURES] for domain in "AB")
+        real_A, real_B = (self.test[domain][:count] for domain in "AB")
         fake_B, rec_A = self.model.translate(real_A, "AtoB")
         fake_A, rec_B = self.model.translate(real_B, "BtoA")
         return {
             "real_A": real_A, "fake_B": fake_B, "rec_A": rec_A,
             "real_B": real_B, "fake_A": fake_A, "rec_B": rec_B,
         }  # fmt: skip
+
+    def diagnosis(self):
+        """Which known faults the run shows so far: a list of `diagnose.Finding`."""
+        samples = self.sheet(DIAGNOSED_PICTURES)
+        return diagnose(self.history, samples, None, self.config.gan_mode, self.total_steps)
 
     def run(self, callback=None, show_bar=True):
         """Train to the end, or until Ctrl-C, which saves first. Returns this `Trainer`.
@@ -561,6 +567,7 @@ def main(argv=None):
         raise SystemExit(130)
     if trainer.scores:
         print(score_table(trainer.scores))
+    print(report(trainer.diagnosis(), trainer.step))
     print(f"trained for {trainer.seconds_training:.0f} s; networks in {checkpoint}, pictures in {config.images_folder}")
 
 

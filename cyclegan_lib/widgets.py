@@ -5,6 +5,7 @@ an `Output` widget, and `interact`, which uses one, can hang a notebook that run
 """
 
 import functools
+import html
 import tempfile
 import time
 from dataclasses import replace
@@ -330,6 +331,72 @@ class ConfoundingExplorer:
 
     def redraw(self):
         self.picture.draw(self.figure())
+
+
+class FaultGame:
+    """Trainings with a hidden fault: look at curves, pictures and a probe, and name it. `box` is the widget to show.
+
+    Args:
+        play: a function (case number, callback for `Trainer.run`) → (name of the fault, history,
+            samples, probe).
+        healthy: (history, samples) of a healthy run, to show beside.
+        names: of the faults to choose from.
+    """
+
+    def __init__(self, play, healthy, names):
+        self.play, self.healthy, self.evidence = play, healthy, None
+        line = dict(style=WIDE, layout=ipw.Layout(width="420px"))
+        self.case = ipw.BoundedIntText(1, min=1, max=999, description="case number", **line)
+        self.train = ipw.Button(description="train it", button_style="primary")
+        self.probe = ipw.Button(description="probe")
+        self.answer = ipw.Dropdown(options=["", *names], value="", description="the fault is", **line)
+        self.message = ipw.HTML("choose a case and train it")
+        self.picture = Picture(936)
+        self.train.on_click(lambda button: self._train())
+        self.probe.on_click(lambda button: self._probe())
+        self.answer.observe(lambda change: self._judge(), "value")
+        self.box = ipw.VBox([
+            ipw.HBox([self.case, self.train, self.probe]), self.answer, self.message, self.picture.widget,
+        ])  # fmt: skip
+
+    @property
+    def verdict(self):
+        """What is said now, without its markup."""
+        return html.unescape(self.message.value)
+
+    def figure(self):
+        """The case beside a healthy run."""
+        return plots.beside_healthy(*self.evidence[:2], *self.healthy, f"Case {self.case.value}: which fault is it?")
+
+    def _say(self, text):
+        self.message.value = html.escape(text)
+
+    def _train(self):
+        self.answer.value, self.evidence = "", None
+        self.truth, *self.evidence = self.play(
+            self.case.value, lambda trainer: self._say(f"step {trainer.step} of {trainer.total_steps}")
+        )
+        self._say("trained: look at it, probe it, and name the fault")
+        self.picture.draw(self.figure())
+
+    def _probe(self):
+        if self.evidence is None:
+            return self._say("train a case first")
+        probe = self.evidence[2]
+        self._say(
+            f"the discriminators' step leaves gradients in: {', '.join(probe['reached']) or 'no generator'}; "
+            f"a step does not change: {', '.join(probe['unmoved']) or 'no network, all change'}; in the next epoch "
+            f"{probe['same_crops']:.0%} of the pictures come with the same crop, {probe['same_pairs']:.0%} with the same partner"
+        )
+
+    def _judge(self):
+        if not self.answer.value:
+            return
+        if self.evidence is None:
+            return self._say("train a case first")
+        if self.answer.value == self.truth:
+            return self._say(f"right! It is: {self.truth}")
+        self._say(f"not {self.answer.value}: look again")
 
 
 @torch.inference_mode()

@@ -276,6 +276,7 @@ def test_loss_of_D_of_03(names_of_03):
         ("0.5 * ", ""), (" - 1", ""), ("scores_of_fake**2", "(scores_of_fake - 1)**2"), (".mean()", ".sum()"),
         ("(((scores_of_real - 1) ** 2).mean() + (scores_of_fake**2).mean())",
          "torch.cat([(scores_of_real - 1) ** 2, scores_of_fake**2]).mean() * 2"),
+        (".mean())\n", ".mean()).detach()\n"), (".mean())\n", ".mean()).item()\n"), (".mean())\n", ".mean())[None]\n"),
     )  # fmt: skip
 
 
@@ -289,6 +290,8 @@ def test_both_cycles_of_03(names_of_03):
         ("G_BA(fake_B), real_A", "G_BA(fake_B), fake_B"),
         ("return ", "return 0.5 * "),
         ("G_AB(fake_A), real_B)", "G_AB(fake_A), real_B).detach()"),
+        ("G_AB(fake_A), real_B)", "G_AB(fake_A), real_B).item()"),
+        ("real_B)\n    return", "real_B)\n    fake_A, fake_B = fake_A.detach(), fake_B.detach()\n    return"),
     )  # fmt: skip
 
 
@@ -305,6 +308,12 @@ def test_update_of_03(names_of_03):
         ("sum(losses)", "losses[0]"),
         ("    optimizer.step()", ""),
         ("sum(losses)", "(sum(losses) / len(losses))"),
+        ("sum(losses)", "(losses[0] + losses[1])"),
+        ("    optimizer.zero_grad()\n    sum(losses).backward()\n    optimizer.step()",
+         "    sum(losses).backward()\n    optimizer.step()\n    optimizer.zero_grad()"),
+        ("    optimizer.zero_grad()\n    sum(losses).backward()\n    optimizer.step()",
+         "    for loss in losses:\n        optimizer.zero_grad()\n        loss.backward(retain_graph=True)\n"
+         "        optimizer.step()"),
     )  # fmt: skip
     wiped = "losses[0].backward()\n    optimizer.zero_grad()\n    losses[1].backward()"
     buggy = solution.replace("sum(losses).backward()", wiped)
@@ -321,6 +330,9 @@ def test_swap_of_03(names_of_03):
         ("len(kept) < size", "len(kept) < 50"),
         ("rng.randrange(size)", "0"),
         ("        return fake\n    place", "        return kept[0]\n    place"),
+        ("    old, kept[place] = kept[place], fake\n", "    old = kept.pop(0)\n    kept.append(fake)\n"),
+        ("rng.randrange(size)", "random.randrange(size)"),
+        ("rng.random() < 0.5", "rng.random() < 0.42"),
     )  # fmt: skip
     buggy = (
         "def swap(kept, fake, size, rng):\n    if len(kept) < size:\n        kept.append(fake)\n"
