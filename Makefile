@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full lab venv lint results ablation debugging explorer notebooks address
+.PHONY: demo test test-full lab venv lint results ablation debugging zoo explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
 
@@ -35,6 +35,9 @@ ablation: venv  ## the experiment behind notebook 05, about two hours on two cor
 
 debugging: venv  ## the experiment behind notebook 06, forty minutes on two cores: goes on where it was
 	$(PY) -m cyclegan_lib.ablation --experiments background glass identity augmentation $(ARGS)
+
+zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores: goes on where it was
+	$(PY) tests/zoo.py $(ARGS)
 
 explorer: venv  ## data/explorer.html and the animation, from what the experiment left
 	$(PY) -m cyclegan_lib.page

@@ -16,6 +16,7 @@ from cyclegan_lib.metrics import output_norm_floor
 
 MINIMUM_STEPS = 200  # a younger training looks like several faults
 DIAGNOSED_PICTURES = 16  # of each side; enough for what is measured here
+FEWEST_PICTURES = 4  # of each side: with less, nothing is said about how they differ
 DRAW = dict(zip(GAN_MODES, (0.25, np.log(2)), strict=True))  # loss_D of a judge that cannot tell (notebook 03)
 REPAIRS = {
     "learning rate below zero": "Adam climbs the losses then: end the decay with the run (learning_rate in train.py)",
@@ -70,10 +71,12 @@ def diagnose(history, samples=None, probe=None, gan_mode="lsgan", total_steps=No
     if len(rows) >= MINIMUM_STEPS:
         found += [swapped(rows), batch_norm(rows, gan_mode), judge_never_learns(rows, gan_mode)]
         found += [discriminators_won(rows, gan_mode)]
-        if samples:
+        if samples and min(len(samples[f"real_{domain}"]) for domain in "AB") >= FEWEST_PICTURES:
             found += [collapsed(samples), inverted(samples)]
         found += [no_decay(rows, total_steps)]
-    return [finding for finding in [*found, *(probed(probe) if probe else [])] if finding]
+    found = [finding for finding in [*found, *(probed(probe) if probe else [])] if finding]
+    names = [finding.fault for finding in found]
+    return [finding for i, finding in enumerate(found) if finding.fault not in names[:i]]
 
 
 def report(findings, steps=None):
@@ -93,15 +96,20 @@ def recent(rows, name):
 
 def below_zero(rows):
     negative = [row for row in rows if row["lr"] < 0]
-    if negative:
-        first, lowest = negative[0]["step"], min(row["lr"] for row in negative)
-        return Finding("learning rate below zero", f"from step {first} on the learning rate is negative, down to {lowest:g}")
+    if not negative:
+        return None
+    first, lowest = negative[0]["step"], min(row["lr"] for row in negative)
+    return Finding(
+        "learning rate below zero", f"from step {first} on the learning rate is negative, down to {lowest:g}"
+    )
 
 
 def from_zero_to_one(samples):
     least = min(samples[f"real_{domain}"].min().item() for domain in "AB")
-    if least > -0.05:
-        return Finding("pictures in [0, 1]", f"no pixel of the real pictures is below {least:.2f}; a tanh goes down to -1")
+    if least < -0.05:
+        return None
+    evidence = f"no pixel of the real pictures is below {least:.2f}; a tanh goes down to -1"
+    return Finding("pictures in [0, 1]", evidence)
 
 
 def norm_at_the_output(samples, rows):
@@ -131,80 +139,92 @@ def weights(rows):
 
 def swapped(rows):
     adversarial, cycle = weights(rows)
-    if adversarial > 1.5 * cycle > 0.15:
-        return Finding(
-            "losses swapped", f"loss_G is {adversarial:.1f} × the adversarial and {cycle:.1f} × the cycle losses"
-        )
+    if not adversarial > 1.5 * cycle > 0.15:
+        return None
+    evidence = f"loss_G is {adversarial:.1f} × the adversarial and {cycle:.1f} × the cycle losses"
+    return Finding("losses swapped", evidence)
 
 
 def batch_norm(rows, gan_mode):
-    """Scores of fakes cannot be far from 1 and far from 0: adversarial ≥ (1 - √(2 loss_D))², for one and the same judge.
+    """Scores of fakes cannot be near 1 and near 0: adversarial ≥ (1 - √(2 loss_D))², for one and the same judge.
 
-    By the triangle inequality: loss_D ≥ ½ mean s² over the fakes' scores s, adversarial = mean (s - 1)².
+    By the triangle inequality, with loss_D ≥ ½ mean s² and adversarial = mean (s - 1)² of the fakes' scores s.
     """
     loss_D, adversarial = recent(rows, "loss_D"), recent(rows, "adversarial")
     if gan_mode != "lsgan" or loss_D >= 0.5:
         return None
     bound = (1 - np.sqrt(2 * loss_D)) ** 2
-    if adversarial < bound:
-        return Finding(
-            "batch norm", f"the discriminators' loss is {loss_D:.3f}, which leaves the generators an adversarial loss of "
-            f"{bound:.3f} at the least, and theirs is {adversarial:.3f}: the two steps do not see the same judge"
-        )  # fmt: skip
+    if adversarial >= bound:
+        return None
+    evidence = f"the discriminators' loss is {loss_D:.3f}, which leaves the generators an adversarial loss of "
+    evidence += f"{bound:.3f} at the least, and theirs is {adversarial:.3f}: the two steps do not see the same judge"
+    return Finding("batch norm", evidence)
 
 
 def judge_never_learns(rows, gan_mode):
     loss_D, draw = recent(rows, "loss_D"), DRAW[gan_mode]
-    if loss_D > 1.5 * draw:
-        return Finding(
-            "judge never learns", f"the discriminators' loss is {loss_D:.2f}; one that says the same to all has {draw:.2f}"
-        )
+    if loss_D < 1.5 * draw:
+        return None
+    evidence = f"the discriminators' loss is {loss_D:.2f}; one that says the same to everything has {draw:.2f}"
+    return Finding("judge never learns", evidence)
 
 
 def discriminators_won(rows, gan_mode):
     loss_D, adversarial, draw = recent(rows, "loss_D"), recent(rows, "adversarial"), DRAW[gan_mode]
-    if loss_D < 0.3 * draw and adversarial > 2.6 * draw:
-        return Finding(
-            "discriminators won", f"their loss is {loss_D:.3f}, the generators' adversarial loss {adversarial:.2f}; "
-            f"in a draw both are {draw:.2f}"
-        )  # fmt: skip
+    if loss_D > 0.3 * draw or adversarial < 2.6 * draw:
+        return None
+    evidence = f"their loss is {loss_D:.3f}, the generators' adversarial loss {adversarial:.2f}; "
+    return Finding("discriminators won", evidence + f"in a draw both are {draw:.2f}")
 
 
 def no_decay(rows, total_steps):
     first, last = rows[0]["lr"], rows[-1]["lr"]
-    if total_steps and rows[-1]["step"] >= total_steps and last > 0.5 * first:
-        return Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
+    if not total_steps or rows[-1]["step"] < total_steps or last < 0.5 * first:
+        return None
+    evidence = f"the last step has a learning rate of {last:g}, the first had {first:g}"
+    return Finding("decay never came", evidence)
 
 
 def collapsed(samples):
     """Do all fakes look alike? Compared at 4 × 4 pixels, with the real pictures of their domain."""
     for domain in "BA":
-        real, fake = (F.adaptive_avg_pool2d(samples[f"{kind}_{domain}"], 4).std(0).mean() for kind in ("real", "fake"))
-        if fake < 0.65 * real:
-            return Finding(
-                "mode collapse", f"the fakes of {domain} differ from each other by {fake:.2f}, real ones by {real:.2f}"
-            )
+        spread = [F.adaptive_avg_pool2d(samples[f"{kind}_{domain}"], 4).std(0).mean() for kind in ("fake", "real")]
+        if spread[0] < 0.65 * spread[1]:
+            evidence = f"the fakes of {domain} differ from each other by {spread[0]:.2f}, real ones by {spread[1]:.2f}"
+            return Finding("mode collapse", evidence)
+    return None
 
 
 def inverted(samples):
     """Are fakes of dark pictures light?"""
     for fake, real in (("fake_B", "real_A"), ("fake_A", "real_B")):
         brightness = [samples[name].mean((1, 2, 3)).numpy() for name in (fake, real)]
+        if min(values.std() for values in brightness) < 1e-6:  # all alike: there is no correlation
+            continue
         correlation = np.corrcoef(brightness)[0, 1]
         if correlation < -0.3:
-            return Finding("inverted colours", f"the lighter {real}, the darker {fake}: a correlation of {correlation:.2f}")
+            evidence = f"the lighter {real}, the darker {fake}: a correlation of {correlation:.2f}"
+            return Finding("inverted colours", evidence)
+    return None
 
 
 def probed(probe):
     """What the probe's figures say: the faults that leave no trace in a history."""
     if probe["reached"]:
-        yield Finding("fakes not detached", f"the discriminators' loss leaves gradients in {', '.join(probe['reached'])}")
+        yield Finding(
+            "fakes not detached", f"the discriminators' loss leaves gradients in {', '.join(probe['reached'])}"
+        )
+    if probe["mixed"]:
+        evidence = f"what {', '.join(probe['mixed'])} say of a picture depends on the others in its batch"
+        yield Finding("batch norm", evidence)
     if probe["unmoved"]:
         yield Finding("frozen network", f"a step leaves every weight of {', '.join(probe['unmoved'])} as it was")
     if probe["same_crops"] > 0.5:
         yield Finding("cached crops", f"{probe['same_crops']:.0%} of the pictures come back the same, crop and flip")
     if probe["same_pairs"] > 0.5:
-        yield Finding("fixed pairs", f"{probe['same_pairs']:.0%} of the A have the same B beside them in the next epoch")
+        yield Finding(
+            "fixed pairs", f"{probe['same_pairs']:.0%} of the A have the same B beside them in the next epoch"
+        )
 
 
 def probe(model, dataset, batch_size=4, pictures=24):
@@ -217,13 +237,15 @@ def probe(model, dataset, batch_size=4, pictures=24):
 
     Returns:
         {"reached": names of generators in which the discriminators' step leaves gradients,
+        "mixed": names of networks whose answer to a picture depends on the others in its batch,
         "unmoved": names of networks that a step does not change, "same_crops": share of pictures
         that are the same in two epochs, "same_pairs": share of A with the same B in both}
     """
     batch = [torch.stack(side).to(model.device) for side in zip(*(dataset[n] for n in range(batch_size)), strict=True)]
     same_crops, same_pairs = _two_epochs(dataset, pictures)
     return {
-        "reached": _reached(copy.deepcopy(model), *batch), "unmoved": _unmoved(copy.deepcopy(model), *batch),
+        "reached": _reached(copy.deepcopy(model), *batch), "mixed": _mixed(copy.deepcopy(model), *batch),
+        "unmoved": _unmoved(copy.deepcopy(model), *batch),
         "same_crops": same_crops, "same_pairs": same_pairs,
     }  # fmt: skip
 
@@ -234,6 +256,12 @@ def _reached(model, real_A, real_B):
         network.zero_grad(set_to_none=True)
     model.discriminator_step(real_A, real_B, fake_A, fake_B)
     return [name for name in ("G_AB", "G_BA") if any(p.grad is not None for p in model.networks[name].parameters())]
+
+
+def _mixed(model, real_A, real_B):
+    with torch.no_grad():
+        return [name for name, network in model.networks.items()
+                if not torch.allclose(network(real_A)[:1], network(real_A[:1]), atol=1e-3)]  # fmt: skip
 
 
 def _unmoved(model, real_A, real_B):

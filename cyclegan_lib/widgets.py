@@ -381,22 +381,26 @@ class FaultGame:
 
     def _probe(self):
         if self.evidence is None:
-            return self._say("train a case first")
+            self._say("train a case first")
+            return
         probe = self.evidence[2]
         self._say(
             f"the discriminators' step leaves gradients in: {', '.join(probe['reached']) or 'no generator'}; "
+            f"a picture's batch changes what is said of it by: {', '.join(probe['mixed']) or 'no network'}; "
             f"a step does not change: {', '.join(probe['unmoved']) or 'no network, all change'}; in the next epoch "
-            f"{probe['same_crops']:.0%} of the pictures come with the same crop, {probe['same_pairs']:.0%} with the same partner"
+            f"{probe['same_crops']:.0%} of the pictures come with the same crop, "
+            f"{probe['same_pairs']:.0%} with the same partner"
         )
 
     def _judge(self):
         if not self.answer.value:
             return
         if self.evidence is None:
-            return self._say("train a case first")
-        if self.answer.value == self.truth:
-            return self._say(f"right! It is: {self.truth}")
-        self._say(f"not {self.answer.value}: look again")
+            self._say("train a case first")
+        elif self.answer.value == self.truth:
+            self._say(f"right! It is: {self.truth}")
+        else:
+            self._say(f"not {self.answer.value}: look again")
 
 
 @torch.inference_mode()

@@ -1,11 +1,13 @@
 """The exercises of the notebooks, judged by their checkers; and what they teach, against the package."""
 
 import functools
+import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from notebook_cells import PLAYGROUND, definitions, exercises, numbered, said_of
+from notebook_cells import PLAYGROUND, ROOT, definitions, exercises, numbered, said_of
 from torch import nn
 
 from cyclegan_lib import losses
@@ -535,3 +537,55 @@ def test_the_pull_of_06_is_what_the_best_judge_makes_of_kept_walls(names_of_06, 
         scores = (scores - 0.5 * gradient).detach().requires_grad_()
     kept = (fake * (scores - 1) ** 2).sum().item()
     assert names_of_06["pull"](share) == pytest.approx(kept - 0.25, abs=1e-5)
+
+
+# 07: which bug is it?
+
+
+@pytest.fixture(scope="module")
+def names_of_07():
+    names = definitions(numbered(7), "SUSPECTS", "ZOO", **QUICK, HOME=ROOT, Path=Path)
+    return names | {"random": random, "np": np}
+
+
+def test_decayed_of_07(names_of_07):
+    judge, solution = judge_of(numbered(7), 1, names_of_07)
+    refuses(
+        judge, solution,
+        ("max(0, (steps - step) / (steps / 2))", "(steps - step) / (steps / 2)"), ("min(1, ", "min(2, "),
+        ("(steps / 2)", "steps"), ("(steps / 2)", "50"), ("lr * ", ""), ("steps - step", "steps - step - 1"),
+    )  # fmt: skip
+
+
+def test_weights_of_07(names_of_07):
+    judge, solution = judge_of(numbered(7), 2, names_of_07)
+    refuses(
+        judge, solution,
+        ("(2 * row[\"adversarial\"]", "(row[\"adversarial\"]"), (" + row[\"cycle_B\"]", ""),
+        ("2 * row[\"identity\"]", "row[\"identity\"]"), (", rcond=None)[0]", ", rcond=None)[0][::-1]"),
+        (", rcond=None)[0]", ", rcond=None)[0][:2]"),
+    )  # fmt: skip
+    constant = "def weights_of(history):\n    return 1.0, 10.0, 5.0\n"
+    assert judge(constant).startswith("not right")
+
+
+def test_crops_are_cached_of_07(names_of_07):
+    judge, solution = judge_of(numbered(7), 3, names_of_07)
+    assert "crops_are_cached" in solution
+    refuses(
+        judge, solution,
+        ("again[loader.path(n)]", "n + length"), ("all(", "not all("), ("again[loader.path(n)]", "n"),
+        ("    return all(", "    return True or all("), ("range(length, 2 * length)", "range(length)"),
+    )  # fmt: skip
+
+
+def test_the_bound_of_07_is_where_the_scores_are_all_alike(names_of_07):
+    """Equality in the triangle inequality: real scores 1, all fakes with the same score."""
+    for score in (0.0, 0.2, 0.7, 1.0):
+        assert names_of_07["bound"](score**2 / 2) == pytest.approx((1 - score) ** 2, abs=1e-12)
+
+
+def test_the_game_of_07_has_every_fault_that_has_a_name(names_of_07):
+    faults, suspects = names_of_07["FAULTS"], names_of_07["SUSPECTS"]
+    assert set(suspects) == {name for name, fault in faults.items() if fault.named} | {"healthy"}
+    assert {names_of_07["case_of"](number) for number in range(1, 1000)} == set(suspects)

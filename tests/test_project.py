@@ -229,7 +229,7 @@ FLOORS = [
     {"cli", "torchvision_shim", "exercises"},
     {"models", "losses", "plots", "scenes", "download"},
     {"cyclegan", "checkpoints", "datasets", "metrics"},
-    {"train", "widgets"},
+    {"diagnose", "train", "widgets"},
     {"ablation", "page"},
 ]
 

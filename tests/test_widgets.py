@@ -13,6 +13,7 @@ from cyclegan_lib.scenes import arranged_scene, render
 from cyclegan_lib.train import Trainer, train
 from cyclegan_lib.widgets import (
     ConfoundingExplorer,
+    FaultGame,
     FloorExplorer,
     LiveTraining,
     OwnPictures,
@@ -221,3 +222,37 @@ def test_the_confounding_explorer_shows_the_chosen_network(tiny_root):
 
 def title_of(explorer):
     return explorer.figure().texts[-1].get_text()
+
+
+def test_the_game_trains_probes_and_judges():
+    rows = [{"step": step, "lr": 1e-3, "cycle_A": 0.2, "loss_D": 0.2, "adversarial": 0.3} for step in range(1, 31)]
+    samples = {name: torch.zeros(4, 3, 32, 32) for name in ("real_A", "fake_B", "rec_A")}
+    seen = {"reached": ["G_AB"], "mixed": [], "unmoved": [], "same_crops": 0.04, "same_pairs": 1.0}
+    played = []
+
+    def play(number, callback):
+        played.append(number)
+        return "fixed <pairs>", rows, samples, seen
+
+    game = FaultGame(play, (rows, samples), ["healthy", "fixed <pairs>"])
+    for too_early in (game.probe.click, lambda: setattr(game.answer, "value", "healthy")):
+        too_early()
+        assert game.verdict == "train a case first"
+    before, game.case.value = game.picture.widget.value, 12
+    game.train.click()
+    assert played == [12] and game.picture.widget.value != before and game.answer.value == ""
+    assert "Case 12" in game.figure().texts[-1].get_text() and "pairs" not in game.verdict, "it is not given away"
+    game.probe.click()
+    for said in (
+        "gradients in: G_AB",
+        "all change",
+        "4% of the pictures come with the same crop",
+        "100% with the same",
+    ):
+        assert said in game.verdict
+    game.answer.value = "healthy"
+    assert game.verdict == "not healthy: look again"
+    game.answer.value = "fixed <pairs>"
+    assert game.verdict == "right! It is: fixed <pairs>" and "&lt;" in game.message.value
+    game.train.click()
+    assert played == [12, 12] and game.verdict.startswith("trained")

@@ -26,14 +26,17 @@ from cyclegan_lib.checkpoints import read_tensors, write_tensors
 from cyclegan_lib.datasets import prepare_dataset, write_crops
 from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, probe
 from cyclegan_lib.scenes import write_dataset
-from cyclegan_lib.train import read_history
 
 NOTEBOOK = definitions(numbered(7), "FAULTS", STEPS=300, Path=Path, __name__="notebook 07")
 FAULTS, make_trainer, train = NOTEBOOK["FAULTS"], NOTEBOOK["make_trainer"], NOTEBOOK["run"]
 INVERTED = "inverted colours"  # no fault makes it: some runs without an identity loss end so, as their scores say
 CHOSEN = range(4)  # seeds on which thresholds were chosen
 HELD_OUT = range(100, 110)
-MORE = {"no identity loss": range(100, 140)}  # so that ten of them are inverted
+MORE = {
+    "no identity loss": range(100, 200),  # so that ten of them are inverted
+    # On seeds 100 to 109 the bound on the losses found 7 of 10. So there is a probe, tried on fresh ones.
+    "batch norm, batch of 1": range(110, 120),
+}
 # Healthy runs of other sizes, lengths, settings and data sets: a false alarm on any of them counts.
 ELSEWHERE = {
     "48 pixels": dict(img_height=48, img_width=48),
@@ -111,9 +114,6 @@ def run_one(run):
 def read(run):
     """(samples, the rest) of a finished run."""
     result = json.loads((run.folder / "result.json").read_text())
-    if isinstance(result["history"], str):
-        result["history"] = read_history(result["history"])
-        result["scores"] = result["scores"] or {}
     return read_tensors(run.folder / "samples.safetensors")[0], result
 
 
@@ -134,7 +134,9 @@ def row_of(run):
 def keep(run, name, folder):
     """Losses and pictures of a run, small, for the notebook."""
     samples, result = read(run)
-    rows = [{key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()} for row in result["history"]]
+    rows = [
+        {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()} for row in result["history"]
+    ]
     text = ",\n".join(map(json.dumps, rows))
     path = folder / file_name(name)
     write_whole(path.with_suffix(".json"), f'{{"probe": {json.dumps(result["probe"])}, "history": [\n{text}]}}\n')
