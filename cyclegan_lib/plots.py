@@ -309,15 +309,16 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title, sm
     panels = {"cycle_A": "cycle loss of A", "loss_D": "the discriminators' loss",
               "adversarial": "adversarial loss", "lr": "learning rate"}  # fmt: skip
     for number, (loss, name) in enumerate(panels.items()):
-        axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.53 - 0.45 * (number // 2), 0.25, 0.29])
+        axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.57 - 0.44 * (number // 2), 0.25, 0.27])
         width = 1 if loss == "lr" else smooth
         _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", width, raw=False)
         _curve(axes, history, loss, "black", "this one", width, raw=False)
         values = [row[loss] for rows in (history, healthy_history) for row in rows]
         axes.set_ylim(min(0, *values), 1.05 * min(max(values), 2.5) if loss != "lr" else None)
         axes.tick_params(labelsize=7)
+        axes.set_xlabel("training step" if number > 1 else None, fontsize=8, labelpad=1)
         axes.set_title(name, fontsize=9)
-    figure.axes[0].legend(fontsize=7, loc="upper right")
+    figure.axes[-1].legend(fontsize=7, loc="lower left")
     rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"], "fake B": samples["fake_B"],
             "back to A": samples["rec_A"]}  # fmt: skip
     wide, high = 936, 270  # pixels, as a notebook shows it: pictures of 32 are shown exactly twice as large
