@@ -80,12 +80,17 @@ def diagnose(history, samples=None, probe=None, gan_mode="lsgan", total_steps=No
 
 
 def report(findings, steps=None):
-    """What `diagnose` found, in a few lines; `steps` is the length of the history."""
+    """What `diagnose` found, in a few lines; `steps` is the length of the history.
+
+    Only the surest finding comes with what to do: one fault often shows as several.
+    """
     if not findings:
         if steps is not None and steps < MINIMUM_STEPS:
             return f"diagnosis: too early to say anything (from {MINIMUM_STEPS} steps on)"
         return "diagnosis: it looks healthy; none of the known faults shows"
-    return "\n".join(f"diagnosis: {f.fault}? {f.evidence}.\n  What to do: {f.repair}" for f in findings)
+    first, *others = findings
+    lines = [f"diagnosis: {first.fault}? {first.evidence}.", f"  What to do: {first.repair}"]
+    return "\n".join(lines + [f"  Also, perhaps because of it: {f.fault}? {f.evidence}." for f in others])
 
 
 def recent(rows, name):

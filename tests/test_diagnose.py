@@ -71,6 +71,13 @@ def test_what_a_history_shows(fault, changes):
     assert names(made(**changes), pictures(), total_steps=300) == [fault]
 
 
+def test_a_report_says_what_to_do_about_the_surest_finding_only():
+    found = [Finding("norm at the output", "seen"), Finding("discriminators won", "seen too")]
+    said = report(found, 300).splitlines()
+    assert said[0] == "diagnosis: norm at the output? seen." and said[1].endswith(REPAIRS["norm at the output"])
+    assert said[2:] == ["  Also, perhaps because of it: discriminators won? seen too."]
+
+
 def test_of_a_run_that_has_not_come_to_its_end_nothing_is_said_about_its_decay():
     assert names(made(lr=1e-3), total_steps=400) == names(made(lr=1e-3)) == []
 
