@@ -544,7 +544,7 @@ def test_the_pull_of_06_is_what_the_best_judge_makes_of_kept_walls(names_of_06, 
 
 @pytest.fixture(scope="module")
 def names_of_07():
-    names = definitions(numbered(7), "SUSPECTS", "ZOO", **QUICK, HOME=ROOT, Path=Path)
+    names = definitions(numbered(7), "FAULTS", "SUSPECTS", "ZOO", **QUICK, HOME=ROOT, Path=Path, np=np)
     return names | {"random": random, "np": np}
 
 
