@@ -574,7 +574,7 @@ def test_crops_are_cached_of_07(names_of_07):
     assert "crops_are_cached" in solution
     refuses(
         judge, solution,
-        ("again[loader.path(n)]", "n + length"), ("all(", "not all("), ("again[loader.path(n)]", "n"),
+        ("again[loader.path(n)]", "n + length"), ("return all(", "return not all("), ("again[loader.path(n)]", "n"),
         ("    return all(", "    return True or all("), ("range(length, 2 * length)", "range(length)"),
     )  # fmt: skip
 
