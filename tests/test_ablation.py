@@ -226,7 +226,7 @@ def test_damaged_tables_are_named(small, data_root, tmp_path, capsys, name, cont
 
 
 def start_one(data_root, folder):
-    more = ("--experiments", "output_norm", "--arms", "instance", "--seeds", "1", "--steps", "150")
+    more = ("--experiments", "output_norm", "--arms", "instance", "--seeds", "1", "--steps", "60")
     command = [sys.executable, "-m", "cyclegan_lib.ablation", *arguments(data_root, folder, *more)]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
@@ -252,9 +252,9 @@ def test_a_stopped_experiment_goes_on_to_the_same_tables(data_root, tmp_path, wh
     assert "Traceback" not in errors
     if how != signal.SIGKILL:
         assert stopped.returncode == 130 and "stopped with 1 runs to go; the same command goes on" in errors
-        assert 0 < len(history.read_text().splitlines()) < 150, "it was over before it could be stopped"
+        assert 0 < len(history.read_text().splitlines()) < 60, "it was over before it could be stopped"
     assert start_one(data_root, tmp_path).wait(timeout=120) == 0
-    for name in ("history.csv", "scores.csv", "instance_step_150.safetensors"):
+    for name in ("history.csv", "scores.csv", "instance_step_60.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (whole / name).read_bytes(), name
 
 

@@ -17,13 +17,14 @@ SLIDERS = {
     "05_output_norm.ipynb": ("wall: brightness", "brightness", "training step"),
     "06_data.ipynb": ("of the pictures",),
 }
+GAME = "07_stuck_losses.ipynb"
 
 
 @pytest.fixture
 def lab(tmp_path):
     """The address of a JupyterLab on copies of the notebooks."""
     (tmp_path / "notebooks").mkdir()
-    for notebook in SLIDERS:
+    for notebook in (*SLIDERS, GAME):
         shutil.copy(ROOT / "notebooks" / notebook, tmp_path / "notebooks")
     for name in ("cyclegan_lib", "data"):
         (tmp_path / name).symlink_to(ROOT / name)
@@ -49,8 +50,8 @@ def lab(tmp_path):
     server.wait(timeout=30)
 
 
-@pytest.mark.parametrize("notebook", SLIDERS)
-def test_every_explorer_moves_by_keyboard(browser, lab, notebook):
+def run_all(browser, lab, notebook):
+    """A page with the notebook, all of whose cells have run without an error."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
     page.goto(f"{lab}/doc/tree/notebooks/{notebook}?reset")
     page.wait_for_function("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 20",
@@ -65,6 +66,12 @@ def test_every_explorer_moves_by_keyboard(browser, lab, notebook):
             ? cell.outputs.toJSON().filter(output => output.output_type === 'error').map(output => output.evalue) : [])
         : ['no cells']""")
     assert errors == []
+    return page
+
+
+@pytest.mark.parametrize("notebook", SLIDERS)
+def test_every_explorer_moves_by_keyboard(browser, lab, notebook):
+    page = run_all(browser, lab, notebook)
     for label in SLIDERS[notebook]:
         scroll_to(page, label)
         box = page.locator(".jp-OutputArea-output", has=page.get_by_text(label, exact=True)).last
@@ -77,6 +84,28 @@ def test_every_explorer_moves_by_keyboard(browser, lab, notebook):
         while picture.screenshot() == before:
             assert time.monotonic() < deadline, f"the picture under {label!r} did not change"
             time.sleep(0.2)
+
+
+def test_the_game_is_played_by_mouse(browser, lab):
+    page = run_all(browser, lab, GAME)
+    scroll_to(page, "case number")
+    box = page.locator(".jp-OutputArea-output", has=page.get_by_text("case number", exact=True)).last
+    box.locator("input").first.fill("3")
+    box.locator("input").first.press("Enter")
+    before = box.locator("img").screenshot()
+    box.get_by_role("button", name="train it").click()
+    box.get_by_text("trained: look at it").wait_for(timeout=60_000)
+    assert box.locator("img").screenshot() != before
+    box.get_by_role("button", name="probe").click()
+    box.get_by_text("leaves gradients in").wait_for(timeout=10_000)
+    answers = [name for name in box.locator("select option").all_inner_texts() if name]
+    said = []
+    for name in answers:
+        box.locator("select").select_option(label=name)
+        judged = box.get_by_text(f"right! It is: {name}").or_(box.get_by_text(f"not {name}: look again"))
+        judged.wait_for(timeout=10_000)
+        said.append(judged.inner_text())
+    assert sum(text.startswith("right!") for text in said) == 1
 
 
 def scroll_to(page, label):
