@@ -45,6 +45,21 @@ def read_picture(path, channels=3):
     Raises:
         UserError: naming the file, if it cannot be read to its end.
     """
+    image = open_upright(path)
+    if is_transparent(image):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def is_transparent(image):
+    """Whether a Pillow image has, or stands for, an alpha channel."""
+    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def open_upright(path):
+    """A picture file → Pillow image of 8 bits, in its own mode, upright. Raises as `read_picture`."""
     try:
         with Image.open(path) as image:
             if image.width * image.height > Image.MAX_IMAGE_PIXELS:
@@ -59,12 +74,7 @@ def read_picture(path, channels=3):
         raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         raise UserError(f"{path}: cannot be read ({error})") from None
-    image = _to_8_bits(image)
-    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB" if channels == 3 else "L")
+    return _to_8_bits(image)
 
 
 def _to_8_bits(image):

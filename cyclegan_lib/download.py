@@ -55,18 +55,21 @@ def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
     return root
 
 
-def fetch(url, folder):
-    """Download a file, with a bar. Returns its path in `folder`."""
+def fetch(url, folder, name="archive.zip"):
+    """Download a file, with a bar. Returns its path in `folder`.
+
+    A connection that breaks off is not always noticed: look at what came before it is used.
+    """
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED)
     try:
-        download_url(url, str(folder), "archive.zip")
+        download_url(url, str(folder), name)
     except (OSError, ValueError, RuntimeError, http.client.HTTPException) as error:
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise UserError(f"{url}: cannot be downloaded ({str(reason) or type(error).__name__})") from None
     finally:
         socket.setdefaulttimeout(before)
-    return folder / "archive.zip"
+    return folder / name
 
 
 def unpack(archive, target, url, most_files=MOST_FILES, most_bytes=MOST_BYTES):
