@@ -1,0 +1,198 @@
+"""Official weights in, and our networks out."""
+
+import collections
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cyclegan_lib import checkpoints
+from cyclegan_lib.cli import UserError
+from cyclegan_lib.cyclegan import CycleGAN
+from cyclegan_lib.models import Discriminator, Generator, init_weights
+
+
+def official_shapes():
+    """Keys and shapes of an official generator (resnet_9blocks), as its files have them."""
+    shapes = {"1": (64, 3, 7, 7), "4": (128, 64, 3, 3), "7": (256, 128, 3, 3)}
+    shapes |= {f"{n}.conv_block.{i}": (256, 256, 3, 3) for n in range(10, 19) for i in (1, 5)}
+    shapes |= {"19": (256, 128, 3, 3), "22": (128, 64, 3, 3), "26": (3, 64, 7, 7)}
+    outputs = {"19": 128, "22": 64}  # transposed convolutions have them second
+    found = {}
+    for name, shape in shapes.items():
+        found[f"model.{name}.weight"], found[f"model.{name}.bias"] = shape, (outputs.get(name, shape[0]),)
+    return found
+
+
+def official_weights():
+    generator = torch.Generator().manual_seed(0)
+    return {key: 0.02 * torch.randn(shape, generator=generator) for key, shape in official_shapes().items()}
+
+
+def test_the_official_layout_loads_and_comes_out_bit_for_bit(tmp_path):
+    weights = official_weights()
+    assert len(weights) == 48 and sum(value.numel() for value in weights.values()) == 11_378_179
+    torch.save(weights, tmp_path / "horse2zebra.pth")
+    [path] = checkpoints.export(tmp_path / "horse2zebra.pth", "official", tmp_path / "out")
+    found = torch.load(path, weights_only=True)
+    assert list(found) == list(weights) and all(torch.equal(found[key], weights[key]) for key in weights)
+
+
+def test_old_statistics_and_several_gpus_are_seen_through(tmp_path):
+    weights = official_weights()
+    old = collections.OrderedDict((f"module.{key}", value) for key, value in weights.items())
+    for number in (2, 5, 8, 20, 23):
+        old[f"module.model.{number}.running_mean"] = torch.zeros(1)
+        old[f"module.model.{number}.running_var"] = torch.ones(1)
+        old[f"module.model.{number}.num_batches_tracked"] = torch.tensor(0)
+    torch.save(old, tmp_path / "old.pth")
+    G = checkpoints.load_generator(tmp_path / "old.pth")
+    assert all(torch.equal(value, weights[key]) for key, value in G.state_dict().items())
+
+
+def test_an_official_generator_computes_what_its_layers_say(tmp_path):
+    """Written out layer by layer in plain functions, from the official layout alone."""
+    import torch.nn.functional as F
+
+    weights = official_weights()
+    torch.save(weights, tmp_path / "weights.pth")
+    real = torch.rand(1, 3, 16, 16) * 2 - 1
+
+    def conv(x, name, pad=0, mode="reflect", stride=1):
+        x = F.pad(x, (pad,) * 4, mode=mode)
+        return F.conv2d(x, weights[f"model.{name}.weight"], weights[f"model.{name}.bias"], stride)
+
+    x = F.relu(F.instance_norm(conv(real, "1", 3)))
+    for name in ("4", "7"):
+        x = F.relu(F.instance_norm(conv(x, name, 1, "constant", 2)))
+    for n in range(10, 19):
+        h = F.relu(F.instance_norm(conv(x, f"{n}.conv_block.1", 1)))
+        x = x + F.instance_norm(conv(h, f"{n}.conv_block.5", 1))
+    for name in ("19", "22"):
+        up = (weights[f"model.{name}.weight"], weights[f"model.{name}.bias"])
+        x = F.relu(F.instance_norm(F.conv_transpose2d(x, *up, stride=2, padding=1, output_padding=1)))
+    with torch.inference_mode():
+        found = checkpoints.load_generator(tmp_path / "weights.pth")(real)
+    torch.testing.assert_close(found, torch.tanh(conv(x, "26", 3)), atol=1e-5, rtol=0)
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_bad_files_are_named_and_run_nothing(tmp_path):
+    trap = tmp_path / "sprung"
+    torch.save({"model.1.weight": Trap(str(trap))}, tmp_path / "trap.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Trap(str(trap))))
+    (tmp_path / "trap.safetensors").write_bytes(pickle.dumps(Trap(str(trap))))
+    (tmp_path / "page.pth").write_text("<html>not found</html>")
+    torch.save(official_weights(), tmp_path / "whole.pth")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:100_000])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    torch.save([torch.zeros(3)], tmp_path / "list.pth")
+    torch.save({}, tmp_path / "nothing.pth")
+    for path in [*tmp_path.glob("*.pth"), tmp_path / "trap.safetensors"]:
+        if path.name != "whole.pth":
+            with pytest.raises(UserError, match=path.name):
+                checkpoints.load_generator(path)
+    assert not trap.exists()
+    assert pickle.loads((tmp_path / "plain.pth").read_bytes()) is None and trap.exists(), "the trap works"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda w: w.pop("model.12.conv_block.5.bias"), "model.12.conv_block.5.bias the file has nothing"),
+        (lambda w: w.update({"model.4.weight": torch.zeros(64, 64, 3, 3)}), r"model.4.weight the file has \(64, 64"),
+        (lambda w: w.update(extra=torch.zeros(1)), "extra the file has"),
+        (lambda w: w.pop("model.1.weight"), "no convolution model.1.weight"),
+    ],
+)
+def test_another_architecture_is_told_by_its_first_key(tmp_path, change, named):
+    weights = official_weights()
+    change(weights)
+    torch.save(weights, tmp_path / "other.pth")
+    with pytest.raises(UserError, match=named):
+        checkpoints.load_generator(tmp_path / "other.pth")
+
+
+def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch):
+    (tmp_path / "site").mkdir()
+    weights = init_weights(Generator(3, 4, 1)).state_dict()
+    torch.save(weights, tmp_path / "site" / "horse2zebra.pth")
+    whole = (tmp_path / "site" / "horse2zebra.pth").read_bytes()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(checkpoints, "OFFICIAL", (tmp_path / "site").as_uri() + "/{name}.pth")
+    kept = tmp_path / "hub" / "checkpoints"
+    for bad in (whole[:1000], b"<html>", b""):
+        (tmp_path / "site" / "horse2zebra.pth").write_bytes(bad)
+        with pytest.raises(UserError, match="horse2zebra.pth: (sent no weights|cannot be downloaded)"):
+            checkpoints.load_generator("horse2zebra")
+        assert not list(kept.iterdir())
+    (tmp_path / "site" / "horse2zebra.pth").write_bytes(whole)
+    for _ in range(2):
+        G = checkpoints.load_generator("horse2zebra")
+        assert all(torch.equal(value, weights[key]) for key, value in G.state_dict().items())
+        (tmp_path / "site" / "horse2zebra.pth").unlink(missing_ok=True)  # not asked for again
+    assert [path.name for path in kept.iterdir()] == ["cyclegan_horse2zebra.pth"]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A run's checkpoint of small networks."""
+    model = CycleGAN(base_channels=4, num_residual=1, seed=1)
+    facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none", "step": 1}
+    checkpoints.save_checkpoint(tmp_path / "run" / "epoch_2", model, facts)
+    return tmp_path / "run", model
+
+
+def test_a_run_becomes_official_files_under_the_official_names(run_folder, tmp_path):
+    """There D_A judges what G_A made of A: pictures of B."""
+    folder, model = run_folder
+    checkpoints.export(folder, "official", tmp_path / "out")
+    names = {"G_A": model.G_AB, "G_B": model.G_BA, "D_A": model.D_B, "D_B": model.D_A}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"latest_net_{name}.pth" for name in names}
+    for name, network in names.items():
+        found = torch.load(tmp_path / "out" / f"latest_net_{name}.pth", weights_only=True)
+        assert all(torch.equal(found[key], value) for key, value in network.state_dict().items())
+        assert len(found) == (10 if isinstance(network, Discriminator) else 16)
+
+
+@pytest.mark.parametrize("to", ["onnx", "pt2"])
+def test_an_export_agrees_with_pytorch_at_three_sizes(run_folder, tmp_path, to):
+    folder, model = run_folder
+    paths = checkpoints.export(folder, to, tmp_path / "out")
+    assert [path.name for path in paths] == [f"G_AB.{to}", f"G_BA.{to}"]
+    real = [torch.rand(n, 3, 4 * n + 8, 40) * 2 - 1 for n in (1, 2, 3)]
+    if to == "onnx":
+        session = pytest.importorskip("onnxruntime").InferenceSession(paths[1])
+        fakes = [torch.from_numpy(session.run(None, {"real": x.numpy()})[0]) for x in real]
+    else:
+        module = torch.export.load(paths[1]).module()
+        fakes = [module(x) for x in real]
+    for x, fake in zip(real, fakes, strict=True):
+        torch.testing.assert_close(fake, model.G_BA(x), atol=checkpoints.AGREEMENT, rtol=0)
+
+
+def test_an_export_that_differs_is_refused_and_not_left(run_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "AGREEMENT", -1.0)
+    with pytest.raises(UserError, match="differs from PyTorch"):
+        checkpoints.export(run_folder[0], "pt2", tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_command_exports_and_fails_in_one_line(run_folder, tmp_path):
+    command = [sys.executable, "-m", "cyclegan_lib.checkpoints", "export", run_folder[0], "--to", "official"]
+    for code in (0, 2):
+        done = subprocess.run([*command, "--output", tmp_path / "out"], capture_output=True, text=True)
+        assert done.returncode == code
+    assert done.stderr.startswith("error: ") and "is there already" in done.stderr and done.stderr.count("\n") == 1
