@@ -1,5 +1,8 @@
+import functools
+import http.server
 import os
 import shutil
+import threading
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
@@ -49,3 +52,19 @@ def browser():
         found = started.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         yield found
         found.close()
+
+
+@pytest.fixture
+def site(tmp_path):
+    """(folder, address): what lies in the folder is served."""
+    (tmp_path / "site").mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "site"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield tmp_path / "site", f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()

@@ -1,11 +1,8 @@
 """Downloads from a server on this machine, with archives good and bad."""
 
-import functools
-import http.server
 import io
 import stat
 import tarfile
-import threading
 import zipfile
 
 import numpy as np
@@ -15,22 +12,6 @@ from PIL import Image
 from cyclegan_lib import datasets, download
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.scenes import SPLITS
-
-
-@pytest.fixture
-def site(tmp_path):
-    """(folder, address): what lies in the folder is served."""
-    (tmp_path / "site").mkdir()
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=tmp_path / "site"))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield tmp_path / "site", f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
 
 
 def picture(seed):

@@ -228,8 +228,8 @@ def test_the_layout_in_the_readme_names_every_module():
 FLOORS = [
     {"cli", "torchvision_shim", "exercises"},
     {"models", "losses", "plots", "scenes", "download"},
-    {"cyclegan", "checkpoints", "datasets", "metrics"},
-    {"diagnose", "train", "widgets"},
+    {"cyclegan", "checkpoints", "strips", "datasets", "metrics"},
+    {"diagnose", "translate", "train", "widgets"},
     {"ablation", "page"},
 ]
 

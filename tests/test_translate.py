@@ -85,14 +85,17 @@ def test_a_norm_with_learned_scale_is_refused_by_name():
         list(strips.translate_strips(generator(output_norm="instance_affine"), torch.zeros(1, 3, 32, 32)))
 
 
+def reflected(i, side):
+    """The place below `side` that place i stands for, going to and fro."""
+    period = max(1, 2 * side - 2)
+    return min(i % period, period - i % period) if side > 1 else 0
+
+
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 7), (64, 65), (31, 9)])
 def test_odd_sizes_are_padded_by_reflection_and_cut_off_again(size):
     G, pixels = generator(), noise(*size).reshape(*size, 3)
-    rows, columns = (
-        [abs(i) if side == 1 else (side - 1) - abs((i % (2 * side - 2)) - (side - 1)) for i in range(max(8, -(-side // 4) * 4))]
-        for side in size
-    )  # fmt: skip
-    padded = pixels[[min(row, size[0] - 1) for row in rows]][:, [min(column, size[1] - 1) for column in columns]]
+    rows, columns = ([reflected(i, side) for i in range(max(8, -(-side // 4) * 4))] for side in size)
+    padded = pixels[rows][:, columns]
     real = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
         expected = translate.to_uint8(G(real))[0, :, : size[0], : size[1]].permute(1, 2, 0).numpy()
@@ -111,7 +114,7 @@ def make_pictures(folder):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise(24, 40)).save(folder / "rotated.jpg", exif=exif)
-    Image.fromarray(noise(1, 40)[None] if noise(1, 40).ndim == 2 else noise(1, 40)).save(folder / "thin.png")
+    Image.fromarray(noise(1, 40).reshape(1, 40, 3)).save(folder / "thin.png")
     Image.fromarray(noise(33, 57)).save(folder / "odd.webp")
     whole = folder / "odd.webp"
     (folder / "truncated.webp").write_bytes(whole.read_bytes()[:200])
@@ -203,9 +206,9 @@ from cyclegan_lib import translate
 from cyclegan_lib.models import Generator
 G = Generator(3, 4, 1).eval()
 torch.set_num_threads(1)
-Image.new("RGB", tuple(map(int, sys.argv[1:3])), "teal")
+image = Image.new("RGB", tuple(map(int, sys.argv[1:])), "teal")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-translate.translate_image(G, Image.new("RGB", tuple(map(int, sys.argv[1:3])), "teal"))
+translate.translate_image(G, image)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 

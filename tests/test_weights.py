@@ -125,24 +125,24 @@ def test_another_architecture_is_told_by_its_first_key(tmp_path, change, named):
         checkpoints.load_generator(tmp_path / "other.pth")
 
 
-def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch):
-    (tmp_path / "site").mkdir()
+def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch, site):
+    folder, address = site
     weights = init_weights(Generator(3, 4, 1)).state_dict()
-    torch.save(weights, tmp_path / "site" / "horse2zebra.pth")
-    whole = (tmp_path / "site" / "horse2zebra.pth").read_bytes()
+    torch.save(weights, folder / "horse2zebra.pth")
+    whole = (folder / "horse2zebra.pth").read_bytes()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(checkpoints, "OFFICIAL", (tmp_path / "site").as_uri() + "/{name}.pth")
+    monkeypatch.setattr(checkpoints, "OFFICIAL", address + "/{name}.pth")
     kept = tmp_path / "hub" / "checkpoints"
     for bad in (whole[:1000], b"<html>", b""):
-        (tmp_path / "site" / "horse2zebra.pth").write_bytes(bad)
+        (folder / "horse2zebra.pth").write_bytes(bad)
         with pytest.raises(UserError, match="horse2zebra.pth: (sent no weights|cannot be downloaded)"):
             checkpoints.load_generator("horse2zebra")
         assert not list(kept.iterdir())
-    (tmp_path / "site" / "horse2zebra.pth").write_bytes(whole)
+    (folder / "horse2zebra.pth").write_bytes(whole)
     for _ in range(2):
         G = checkpoints.load_generator("horse2zebra")
         assert all(torch.equal(value, weights[key]) for key, value in G.state_dict().items())
-        (tmp_path / "site" / "horse2zebra.pth").unlink(missing_ok=True)  # not asked for again
+        (folder / "horse2zebra.pth").unlink(missing_ok=True)  # not asked for again
     assert [path.name for path in kept.iterdir()] == ["cyclegan_horse2zebra.pth"]
 
 
