@@ -9,7 +9,6 @@ the same training writes the same bytes. A `.pth` is read with nothing unpickled
 writes the networks for use elsewhere.
 """
 
-import importlib
 import importlib.util
 import json
 import os

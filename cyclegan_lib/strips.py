@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cyclegan_lib.cli import UserError
+from cyclegan_lib.datasets import to_signed
 from cyclegan_lib.models import InstanceNorm, ReflectionPad, ResidualBlock
 
 STRIP_PIXELS = 2**18  # of the picture, about: a strip's
@@ -48,7 +49,7 @@ class Picture(Layer):
 
     def rows(self, first, last):
         found = self.pixels[:, :, first:last].to(self.device)
-        return found.float() / 127.5 - 1 if found.dtype == torch.uint8 else found
+        return to_signed(found) if found.dtype == torch.uint8 else found
 
 
 class Convolution(Layer):

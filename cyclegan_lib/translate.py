@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from cyclegan_lib.checkpoints import load_generators
 from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import resolve_device
-from cyclegan_lib.datasets import find_pictures, is_transparent, open_upright, read_picture
+from cyclegan_lib.datasets import find_pictures, is_transparent, open_upright, read_picture, to_signed
 from cyclegan_lib.strips import kept_bytes, translate_strips
 
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
@@ -62,7 +62,7 @@ def translate_pixels(G, pixels):
     padding = ((0, 0), (0, 0), (0, high - height), (0, wide - width))
     padded = torch.from_numpy(np.pad(pixels.numpy(), padding, mode="reflect"))
     if high * wide <= WHOLE_PIXELS:
-        return to_uint8(G(padded.to(device).float() / 127.5 - 1))[:, :, :height, :width]
+        return to_uint8(G(to_signed(padded.to(device))))[:, :, :height, :width]
     fakes = torch.empty_like(padded)
     for number in range(len(padded)):
         for first, last, found in translate_strips(G, padded[number : number + 1], device):
