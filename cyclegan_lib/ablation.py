@@ -34,12 +34,12 @@ from tqdm.auto import tqdm
 from cyclegan_lib import plots
 from cyclegan_lib.checkpoints import read_tensors, saved_epochs, write_tensors
 from cyclegan_lib.cli import Parser, UserError
-from cyclegan_lib.cyclegan import PRECISIONS, resolve_device, resolve_precision
+from cyclegan_lib.cyclegan import DEVICES, PRECISIONS, resolve_device, resolve_precision
 from cyclegan_lib.datasets import GENERATED, dataset_folder, prepare_dataset, training_batches
 from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, mean_and_interval, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
 from cyclegan_lib.scenes import write_dataset
-from cyclegan_lib.train import DEVICES, FIXED, FLUSH_STEPS, TrainConfig, Trainer, demo_config
+from cyclegan_lib.train import FIXED, FLUSH_STEPS, TrainConfig, Trainer, demo_config
 
 MAIN_ARMS = ("none", "instance")
 NO_LIMIT = 10**6  # epochs: a run ends after its steps

@@ -9,6 +9,8 @@ from cyclegan_lib.losses import FakeImageBuffer, adversarial_loss, cycle_loss, i
 from cyclegan_lib.models import Discriminator, Generator, init_weights
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+DIRECTIONS = ("AtoB", "BtoA")
 
 
 class CycleGAN:

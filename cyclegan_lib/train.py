@@ -20,14 +20,13 @@ from tqdm.auto import tqdm
 
 from cyclegan_lib import checkpoints, plots
 from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
-from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
+from cyclegan_lib.cyclegan import DEVICES, PRECISIONS, CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import BatchNumbers, UnpairedDataset, load_split, prepare_dataset, training_batches
 from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, report
 from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the same
 FLUSH_STEPS = 25  # losses wait on the device for so long before they are read and written
 # What a checkpoint cannot be continued with if it changes.

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from cyclegan_lib.checkpoints import load_generators
 from cyclegan_lib.cli import Parser, UserError
-from cyclegan_lib.cyclegan import resolve_device
+from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
 from cyclegan_lib.datasets import find_pictures, is_transparent, open_upright, read_picture, to_signed
 from cyclegan_lib.strips import kept_bytes, translate_strips
 
@@ -21,7 +21,6 @@ LEAST_SIDE = 8  # of what a generator is given; smaller pictures are padded
 BESIDES = 1.5 * 1024**3  # bytes that Python, the networks, the picture and one strip take, about
 WRITTEN = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")  # others get .png behind their name
 NO_ALPHA = (".jpg", ".jpeg", ".bmp")
-DIRECTIONS = ("AtoB", "BtoA")
 
 
 def translate_image(G, image):
@@ -235,7 +234,7 @@ def main(argv=None):
     parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
     parser.add_argument("--batch_size", type=int, default=8, help="pictures of one size that go together")
     parser.add_argument("--memory", type=float, default=4.0, help="GB that a large picture may take, about")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda", "mps"), default="auto", help="where to compute")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
     args = parser.parse_args(argv)
     with parser.one_line_errors():
         parser.check_ranges(args, {"batch_size": (1, 10**4), "memory": (1, 10**4)})

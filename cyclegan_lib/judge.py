@@ -1,0 +1,246 @@
+"""How good is a translation of photographs, where nobody knows the right answer?
+
+    python -m cyclegan_lib.judge saved_models/<run_name>
+
+No single number says it. Here are some that each see something else: how far statistics of the fakes
+are from those of real pictures, beside what doing nothing would give and what two real piles differ
+by; whether fakes are copies of training pictures; and KID and FID where their network can be had.
+
+Pictures are (N, C, H, W) in [-1, 1].
+"""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from cyclegan_lib import plots
+from cyclegan_lib.checkpoints import load_generators, newest, read_tensors
+from cyclegan_lib.cli import Parser, UserError
+from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
+from cyclegan_lib.datasets import STATISTICS, dataset_folder, find_pictures, load_split
+
+QUANTILES = torch.linspace(0, 1, 1001, dtype=torch.float64)
+POOLED = 10**6  # numbers of a pile at most, of which quantiles are taken
+THUMBNAIL = 16  # pixels a side, at which pictures are compared: composition and colours, no texture
+NEAR = 0.05  # of real test pictures are nearer to a training picture than what is called a copy
+
+
+def wasserstein(x, y):
+    """How far numbers would have to be moved, on average, to turn one pile into the other.
+
+    The Wasserstein-1 distance of two samples of any size, (N,) and (M,): the mean distance of their
+    quantiles, in the unit of the numbers.
+    """
+    return (_quantiles(x) - _quantiles(y)).abs().mean().item()
+
+
+def _quantiles(x):
+    x = x.flatten().double()
+    x = x[:: -(-len(x) // POOLED)]  # every so-maniest: quantiles of a million are good enough
+    # Midpoints of equal shares: of two piles of one size, the mean distance of the sorted numbers.
+    shares = (QUANTILES[1:] + QUANTILES[:-1]) / 2
+    return x.sort().values[(shares * len(x)).long().clamp(max=len(x) - 1)]
+
+
+def distances(pictures, real):
+    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance}.
+
+    Of every picture's brightness, contrast, … (`datasets.STATISTICS`, colour pictures only), and of all
+    pixels' values and of the differences between neighbouring pixels. 0: the same distribution;
+    all are in units of pixels from -1 to 1. Each number sees one thing only: pictures can agree in all
+    of them and be nonsense, but not differ in one and be good.
+    """
+    found = {}
+    if pictures.shape[1] == 3:
+        found = {name: wasserstein(of(pictures), of(real)) for name, of in STATISTICS.items()}
+    pairs = list(zip(pictures.unbind(1), real.unbind(1), strict=True))
+    found["pixel values"] = sum(wasserstein(p, r) for p, r in pairs) / len(pairs)
+    found["edges (neighbours' difference)"] = wasserstein(gradients(pictures), gradients(real))
+    return found
+
+
+def gradients(pictures):
+    """|differences| between neighbouring pixels, down and across, all in one row."""
+    return torch.cat([pictures.diff(dim=dim).abs().flatten() for dim in (2, 3)])
+
+
+def nearest(pictures, train):
+    """For each picture the training picture that is most like it: (indices, distances), each (N,).
+
+    Compared as thumbnails of 16 pixels, as they are and mirrored: the mean |difference|.
+    """
+    small, small_train = (
+        F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1) for some in (pictures, train)
+    )
+    mirrored = F.interpolate(pictures.flip(3), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
+    distance = torch.minimum(*(torch.cdist(some, small_train, p=1) for some in (small, mirrored)))
+    found = distance.min(1)
+    return found.indices, found.values / small.shape[1]
+
+
+def copied(fakes, test, train):
+    """The share of fakes that are nearer to a training picture than all but 5 % of the real test pictures.
+
+    About 0.05 is what real pictures have; far more means that the generator repeats what it saw.
+    """
+    limit = nearest(test, train)[1].quantile(NEAR)
+    return (nearest(fakes, train)[1] < limit).double().mean().item()
+
+
+def inception_scores(fakes, real, feature=2048):
+    """KID and FID of colour pictures, by torchmetrics and its Inception network: {"KID", "KID_std", "FID"}.
+
+    Args:
+        feature: torchmetrics': a layer of its Inception network, whose weights (90 MB) are downloaded
+            once; or a network of one's own, (N, 3, H, W) uint8 → (N, features).
+
+    Raises:
+        UserError: if torchmetrics is not installed or the weights cannot be had.
+    """
+    try:
+        from torchmetrics.image.fid import FrechetInceptionDistance
+        from torchmetrics.image.kid import KernelInceptionDistance
+    except ImportError:
+        raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
+    # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
+    subset = min(100, len(fakes), len(real))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            scores = KernelInceptionDistance(feature=feature, subset_size=subset), FrechetInceptionDistance(feature)
+        except ModuleNotFoundError:
+            raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
+        except OSError as error:
+            raise UserError(f"the weights for KID and FID cannot be downloaded ({error})") from None
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # KID draws its subsets
+            for score in scores:
+                for pictures, is_real in ((real, True), (fakes, False)):
+                    for batch in ((pictures + 1) * 127.5).round().to(torch.uint8).split(32):
+                        score.update(batch, real=is_real)
+            (kid, kid_std), fid = (score.compute() for score in scores)
+    return {"KID": kid.item(), "KID_std": kid_std.item(), "FID": fid.item()}
+
+
+@dataclass
+class Judgement:
+    """What can be said of the translations of all test pictures.
+
+    Attributes:
+        direction: "AtoB" or "BtoA"; below, A stands for where it comes from and B for where it goes.
+        pictures: {"real", "fake", "target", "train"}: test pictures of A, their translations,
+            test pictures of B, training pictures of B.
+        table: {statistic: (doing nothing, the translation, other pictures of B)}, distances to the test pictures of B.
+        copied: as `copied` gives it.
+    """
+
+    direction: str
+    pictures: dict
+    table: dict
+    copied: float
+
+    def report(self):
+        """A table in a few lines of text."""
+        source, target = self.direction[0], self.direction[-1]
+        columns = f"real {source}", f"fake {target}", f"train{target}"
+        lines = [f"{'distance to test' + target:32}" + "".join(f"{name:>9}" for name in columns)]
+        lines += [f"{name:32}" + "".join(f"{value:9.3f}" for value in values) for name, values in self.table.items()]
+        lines.append(
+            f"{self.copied:.0%} of the fakes are nearer to a training picture than all but {NEAR:.0%} "
+            f"of the real {target} are"
+        )
+        return "\n".join(lines)
+
+    def nearest_figure(self, count=6):
+        """Fakes beside the training pictures that are most like them."""
+        target = self.direction[-1]
+        fakes = self.pictures["fake"][:count]
+        found, _ = nearest(fakes, self.pictures["train"])
+        rows = {f"fake {target}": fakes, f"the nearest of\ntrain{target}": self.pictures["train"][found]}
+        return plots.picture_rows({f"real {self.direction[0]}": self.pictures["real"][:count], **rows})
+
+
+def judge(real, fake, target, train, direction="AtoB"):
+    """A `Judgement` of the translations `fake` of the test pictures `real`.
+
+    Args:
+        target, train: test and training pictures of the domain that `fake` should look like.
+    """
+    piles = [distances(pictures, target) for pictures in (real, fake, train)]
+    table = {name: tuple(pile[name] for pile in piles) for name in piles[0]}
+    pictures = {"real": real, "fake": fake, "target": target, "train": train}
+    return Judgement(direction, pictures, table, copied(fake, target, train))
+
+
+@torch.inference_mode()
+def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
+    """Translate the test pictures of a data set and judge them: a `Judgement`.
+
+    Args:
+        source: as `checkpoints.load_generators` takes it.
+        root, size: the data set's folder and (H, W); None: those that a run here was trained on.
+        limit: pictures at most of each pile.
+
+    Raises:
+        UserError: if there is no such network or data set, or it is not known which data set is meant.
+    """
+    G = load_generators(source, direction)[0].to(device)
+    facts = facts_of(source)
+    if not (root or "dataset_name" in facts) or not (size or "img_height" in facts):
+        raise UserError(f"{source} does not say what it was trained on; give --dataset and --size")
+    root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])
+    size = size or (facts["img_height"], facts["img_width"])
+    splits = f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"
+    missing = [str(root / split) for split in splits if not find_pictures(root / split)]
+    if missing:
+        raise UserError(f"no pictures in {', '.join(missing)}; give --dataset or --data_root")
+    real, target, train = (load_split(root, split, size, G.model[1].in_channels, limit) for split in splits)
+    fake = torch.cat([G(batch.to(device)).cpu() for batch in real.split(8)])
+    return judge(real, fake, target, train, direction)
+
+
+def facts_of(source):
+    """What a checkpoint of a run here remembers of it; {} for other files."""
+    path = Path(source)
+    if path.is_dir():
+        path = next(iter(sorted(newest(path).glob("G_*.safetensors"))))
+    return read_tensors(path)[1] if path.suffix == ".safetensors" else {}
+
+
+def main(argv=None):
+    """`python -m cyclegan_lib.judge`: what can be said of a translation without the right answers."""
+    parser = Parser(prog="python -m cyclegan_lib.judge", description="Judge the translations of test pictures.")
+    parser.add_argument("checkpoint", help="saved_models/<run_name>, an epoch of it, a file, or official weights")
+    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="a single file has but one")
+    parser.add_argument("--dataset", type=Path, default=None, help="the data set's folder (default: the run's own)")
+    parser.add_argument("--size", type=int, default=None, help="pixels a side (default: those of the training)")
+    parser.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
+    parser.add_argument("--limit", type=int, default=500, help="pictures at most of each pile")
+    parser.add_argument("--kid", action="store_true", help="KID and FID too (needs torchmetrics; downloads 90 MB once)")
+    parser.add_argument(
+        "--nearest", type=Path, default=None, help="a .png for fakes beside their nearest training pictures"
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
+    args = parser.parse_args(argv)
+    with parser.one_line_errors():
+        parser.check_ranges(args, {"limit": (2, 10**6)})
+        if args.size is not None and (args.size % 4 or not 8 <= args.size <= 4096):
+            raise UserError(f"--size must be a multiple of 4, from 8 to 4096, not {args.size}")
+        size = (args.size, args.size) if args.size else None
+        device = resolve_device(args.device)
+        found = judge_checkpoint(
+            args.checkpoint, args.direction, args.dataset, size, args.data_root, device, args.limit
+        )
+        print(found.report())
+        if args.nearest:
+            args.nearest.write_bytes(plots.to_png(found.nearest_figure()))
+        if args.kid:
+            scores = inception_scores(found.pictures["fake"], found.pictures["target"])
+            print(f"KID {scores['KID']:.4f} ± {scores['KID_std']:.4f}, FID {scores['FID']:.1f}")
+
+
+if __name__ == "__main__":
+    main()
