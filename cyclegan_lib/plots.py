@@ -82,6 +82,68 @@ def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
     return figure
 
 
+def images_in_a_row(images, title=None, height=3.2):
+    """Pillow images of any size beside one another, as high as each other, with a name on each.
+
+    Args:
+        images: {name: image}.
+        height: of the pictures, in inches.
+    """
+    gap, top = 0.08, 0.3 + (0.33 if title else 0)
+    widths = [height * image.width / image.height for image in images.values()]
+    size = sum(widths) + gap * (len(images) + 1), height + top + gap
+    figure = Figure(figsize=size)
+    left = gap
+    for (name, image), width in zip(images.items(), widths, strict=True):
+        axes = figure.add_axes([left / size[0], gap / size[1], width / size[0], height / size[1]])
+        axes.imshow(np.asarray(image.convert("RGB")), aspect="auto")
+        axes.set_axis_off()
+        middle, above = (left + width / 2) / size[0], (gap + height + 0.06) / size[1]
+        figure.text(middle, above, name, ha="center", va="bottom", fontsize=9)
+        left += width + gap
+    if title:
+        figure.text(0.5, 1 - 0.08 / size[1], title, ha="center", va="top", fontsize=11)
+    return figure
+
+
+def picture_file(path, dpi=100):
+    """A picture that was saved, as a figure of so many pixels."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    figure = Figure(figsize=(pixels.shape[1] / dpi, pixels.shape[0] / dpi), dpi=dpi)
+    axes = figure.add_axes([0, 0, 1, 1])
+    axes.imshow(pixels, interpolation="nearest", aspect="auto")
+    axes.set_axis_off()
+    return figure
+
+
+def distributions(pictures, title=None):
+    """How the values of piles of pictures are distributed: red, green, blue, and edges.
+
+    Args:
+        pictures: {"real A": (N, 3, H, W), "fake B": …, "real B": …} in [-1, 1], from the pile before to
+            the pile that the fakes should be like.
+    """
+    figure = Figure(figsize=(10, 2.7), layout="constrained")
+    panels = figure.subplots(1, 4)
+    colours = dict(zip(pictures, (COLOURS["A"], "black", COLOURS["B"]), strict=True))
+    bins, edge_bins = np.linspace(-1, 1, 41), np.linspace(0, 0.5, 41)
+    for name, pile in pictures.items():
+        style = dict(histtype="step", density=True, color=colours[name], linewidth=1.6, label=name)
+        for axes, values, channel in zip(panels, pile.unbind(1), ("red", "green", "blue"), strict=False):
+            axes.hist(values.flatten().cpu().numpy(), bins, **style)
+            axes.set(title=channel, xlabel="value", yticks=[])
+        edges = np.concatenate([pile.diff(dim=dim).abs().flatten().cpu().numpy() for dim in (2, 3)])
+        panels[3].hist(edges.clip(0, 0.5), edge_bins, **style)
+    panels[3].set(title="edges", xlabel="|difference| of neighbours", yscale="log", yticks=[])
+    panels[3].minorticks_off()
+    panels[0].set_ylabel("share of pixels")
+    panels[3].legend(fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def loss_curves(history, floors=None, title=None, smooth=25):
     """The losses of one run over its steps.
 

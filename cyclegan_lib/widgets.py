@@ -15,11 +15,15 @@ import ipywidgets as ipw
 import torch
 
 from cyclegan_lib import plots
+from cyclegan_lib.checkpoints import OFFICIAL_NAMES, load_generator
 from cyclegan_lib.cli import UserError
+from cyclegan_lib.collect import from_folders
+from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.datasets import GENERATED, dataset_folder, write_crops
 from cyclegan_lib.metrics import LARGEST_MEAN, closest_reachable, output_norm_floor
 from cyclegan_lib.scenes import GLASSES, LIQUIDS, SPLITS, arranged_scene, render
 from cyclegan_lib.train import demo_config, fit
+from cyclegan_lib.translate import translate_image
 
 WIDE = {"description_width": "150px"}
 
@@ -147,33 +151,39 @@ class TranslationExplorer:
 
 
 class OwnPictures:
-    """Two pictures, uploaded or named by path → a data set of crops, chosen in the controls."""
+    """Two pictures, or two folders or zips of them, uploaded or named by path → a data set, chosen in the controls.
+
+    Two pictures are cut into crops; what is in folders or zips is taken as it is, some of it for testing.
+    """
 
     def __init__(self, controls):
         self.controls = controls
         line = dict(style=WIDE, layout=ipw.Layout(width="520px"))
-        self.uploads = {d: ipw.FileUpload(accept="image/*", description=f"upload {d}") for d in "AB"}
-        self.paths = {d: ipw.Text(description=f"or a path, {d}", placeholder="photo.jpg", **line) for d in "AB"}
+        self.uploads = {d: ipw.FileUpload(accept="image/*,.zip", description=f"upload {d}") for d in "AB"}
+        self.paths = {
+            d: ipw.Text(description=f"or a path, {d}", placeholder="photo.jpg, a folder or a zip", **line) for d in "AB"
+        }
         self.name = ipw.Text("mine", description="name of the data set", **line)
-        self.button = ipw.Button(description="cut them up", button_style="primary")
+        self.button = ipw.Button(description="make a data set", button_style="primary")
         self.message = ipw.HTML()
         self.button.on_click(lambda button: self.make())
         rows = [ipw.HBox([self.uploads[d], self.paths[d]]) for d in "AB"]
         self.box = ipw.VBox([*rows, self.name, self.button, self.message])
 
     def make(self):
-        """Cut the pictures up and say where they are, or what is wrong."""
+        """Make the data set and say where it is, or what is wrong."""
         try:
             root = dataset_folder(self.controls.data_root, self.name.value.strip())
-            pictures = [self._picture(domain) for domain in "AB"]
-            write_crops(*pictures, root)
+            sources = [self._source(domain) for domain in "AB"]
+            several = any(source.is_dir() or source.suffix.lower() == ".zip" for source in sources)
+            (from_folders if several else write_crops)(*sources, root)
         except (UserError, OSError) as error:
             self.message.value = f"<b>Not done.</b> {error}"
             return
         self.controls.find_datasets(choose=root.name)
         self.message.value = f"Made {root}. It is chosen in the controls above: run the training cells again."
 
-    def _picture(self, domain):
+    def _source(self, domain):
         """The uploaded file, saved where Pillow can open it, or the path that was typed."""
         uploaded = self.uploads[domain].value
         if not uploaded:
@@ -186,6 +196,82 @@ class OwnPictures:
         path = Path(tempfile.mkdtemp()) / Path(file.get("metadata", file)["name"]).name
         path.write_bytes(bytes(file["content"]))
         return path
+
+
+class SheetExplorer:
+    """Go through the sample sheets that a run left: the same test pictures, epoch by epoch.
+
+    Args:
+        folder: the run's, `generated_images/<run_name>`.
+
+    Raises:
+        UserError: if there are no sheets in it.
+    """
+
+    def __init__(self, folder):
+        self.sheets = {int(path.stem.split("_")[1]): path for path in sorted(Path(folder).glob("epoch_*.png"))}
+        if not self.sheets:
+            raise UserError(f"{folder}: no sample sheets there; train with --sample_interval 1")
+        self.epoch = ipw.SelectionSlider(
+            options=sorted(self.sheets), value=max(self.sheets), description="after epoch", style=WIDE,
+            continuous_update=False, layout=ipw.Layout(width="520px"),
+        )  # fmt: skip
+        self.controls = (self.epoch,)
+        self.picture = Picture(860)
+        self.box = _explorer(self)
+
+    def figure(self):
+        """The sheet of the epoch that the slider says."""
+        return plots.picture_file(self.sheets[self.epoch.value])
+
+    def redraw(self):
+        self.picture.draw(self.figure())
+
+
+class WeightsExplorer:
+    """Load a generator, official weights by name too, and go through pictures with it, at their own size.
+
+    Args:
+        pictures: Pillow images.
+        files: weights to choose from besides the official ones, which are downloaded when they are first loaded.
+    """
+
+    def __init__(self, pictures, files=()):
+        self.pictures, self.G, self.loaded = pictures, None, None
+        line = dict(style=WIDE, layout=ipw.Layout(width="520px"))
+        self.weights = ipw.Dropdown(options=[*map(str, files), *OFFICIAL_NAMES], description="weights", **line)
+        self.button = ipw.Button(description="load", button_style="primary")
+        self.message = ipw.HTML("choose weights and load them")
+        self.number = ipw.IntSlider(0, 0, len(pictures) - 1, description="picture", continuous_update=False, **line)
+        self.picture = Picture(820)
+        self.button.on_click(lambda button: self._load())
+        self.number.observe(lambda change: self.redraw(), "value")
+        self.redraw()
+        self.box = ipw.VBox([
+            ipw.HBox([self.weights, self.button]), self.message, self.number, self.picture.widget,
+        ])  # fmt: skip
+
+    def _load(self):
+        self.message.value = html.escape(f"loading {self.weights.value} …")
+        try:
+            self.G = load_generator(self.weights.value).to(resolve_device("auto"))
+        except (UserError, OSError) as error:
+            self.message.value = f"<b>Not loaded.</b> {html.escape(str(error))}"
+            return
+        self.loaded = Path(self.weights.value).name
+        self.message.value = html.escape(f"loaded {self.weights.value}")
+        self.redraw()
+
+    def figure(self):
+        """The chosen picture, and what the network that was loaded makes of it."""
+        image = self.pictures[self.number.value]
+        pictures = {f"the picture, {image.width}×{image.height}": image}
+        if self.G is not None:
+            pictures[f"translated by {self.loaded}"] = translate_image(self.G, image)
+        return plots.images_in_a_row(pictures)
+
+    def redraw(self):
+        self.picture.draw(self.figure())
 
 
 class SceneExplorer:

@@ -162,3 +162,31 @@ def test_ends_show_every_seed_the_mean_and_the_interval():
     assert interval == pytest.approx([0.15, 0.25])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["one arm", "another one"]
     assert axes.get_title() == "floor with the norm: 0.250" and inside(figure)
+
+
+def test_images_in_a_row_are_as_high_as_each_other_and_keep_their_shape():
+    images = {"one": Image.new("RGB", (40, 20), "white"), "a longer name": Image.new("L", (30, 60), 255)}
+    figure = plots.images_in_a_row(images, "A title")
+    assert inside(figure)
+    width, height = figure.get_size_inches()
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert boxes[0].height == boxes[1].height and boxes[0].x1 < boxes[1].x0
+    for box, shape in zip(boxes, (2, 0.5), strict=True):
+        assert box.width * width / (box.height * height) == pytest.approx(shape)
+
+
+def test_a_saved_picture_is_shown_pixel_by_pixel(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(image(plots.picture_file(tmp_path / "a.png")), pixels)
+
+
+def test_distributions_have_a_line_for_each_pile_and_count_all_pixels():
+    piles = {name: torch.rand(3, 3, 8, 8) * 2 - 1 for name in ("real A", "fake B", "real B")}
+    figure = plots.distributions(piles, "A title")
+    assert inside(figure) and len(figure.axes) == 4
+    assert all(len(axes.patches) == 3 for axes in figure.axes)
+    for axes in figure.axes[:3]:
+        outline = axes.patches[0].get_xy()
+        steps = dict(zip(outline[1:-1:2, 0], outline[1:-1:2, 1], strict=True))
+        assert sum(steps.values()) * 0.05 == pytest.approx(1, abs=1e-6), "a density"

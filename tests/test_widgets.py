@@ -1,16 +1,20 @@
 import copy
 import io
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from cyclegan_lib import checkpoints
+from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.metrics import LARGEST_MEAN, output_norm_floor
 from cyclegan_lib.models import Generator, init_weights
 from cyclegan_lib.scenes import arranged_scene, render
 from cyclegan_lib.train import Trainer, train
+from cyclegan_lib.translate import translate_image
 from cyclegan_lib.widgets import (
     ConfoundingExplorer,
     FaultGame,
@@ -18,9 +22,11 @@ from cyclegan_lib.widgets import (
     LiveTraining,
     OwnPictures,
     SceneExplorer,
+    SheetExplorer,
     TrainingControls,
     TrainingScrubber,
     TranslationExplorer,
+    WeightsExplorer,
 )
 
 
@@ -125,6 +131,23 @@ def test_two_paths_become_a_data_set(tmp_path):
     assert own.controls.dataset.value == "twice"
 
 
+def test_a_folder_and_an_uploaded_zip_become_a_data_set(tmp_path):
+    own = OwnPictures(TrainingControls(tmp_path / "data", tmp_path))
+    (tmp_path / "photographs").mkdir()
+    with zipfile.ZipFile(content := io.BytesIO(), "w") as archive:
+        for i in range(4):
+            (tmp_path / "photographs" / f"{i}.png").write_bytes(png(20, 30, i))
+            archive.writestr(f"paintings/{i}.png", png(20, 30, 10 + i))
+    own.paths["A"].value = str(tmp_path / "photographs")
+    own.uploads["B"] = type("Upload", (), {"value": ({"name": "b.zip", "content": content.getvalue()},)})
+    own.button.click()
+    assert own.controls.dataset.value == "mine", own.message.value
+    for domain, seeds in (("A", range(4)), ("B", range(10, 14))):
+        found = [p.read_bytes() for p in (tmp_path / "data" / "mine").rglob("*.png") if p.parts[-2:-1] and
+                 f"{domain}/" in p.relative_to(tmp_path / "data" / "mine").as_posix()]  # fmt: skip
+        assert sorted(found) == sorted(png(20, 30, seed) for seed in seeds)
+
+
 @pytest.mark.parametrize(("name", "path", "said"), [
     ("mine", "", "picture A is missing"), ("../x", "", "not a path"), ("mine", "nowhere.jpg", "nowhere.jpg"),
 ])  # fmt: skip
@@ -134,6 +157,69 @@ def test_what_is_wrong_is_said_in_the_notebook(tmp_path, name, path, said):
     own.button.click()
     assert "Not done" in own.message.value and said in own.message.value
     assert not (tmp_path / "data").exists()
+
+
+# A run's sheets, and weights
+
+
+def test_a_runs_sheets_can_be_gone_through(tiny_config):
+    trainer = train(tiny_config(sample_interval=1))
+    explorer = SheetExplorer(trainer.config.images_folder)
+    assert explorer.epoch.options == (1, 2, 3) and explorer.epoch.value == 3
+    for epoch in (3, 1):
+        explorer.epoch.value = epoch
+        shown, sheet = (
+            np.asarray(Image.open(file).convert("RGB")).astype(int)
+            for file in (
+                io.BytesIO(explorer.picture.widget.value),
+                trainer.config.images_folder / f"epoch_{epoch:03}.png",
+            )
+        )
+        assert np.abs(shown - sheet).max() <= 1, "the sheet itself, pixel by pixel"
+
+
+def test_a_run_without_sheets_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match="no sample sheets there; train with --sample_interval 1"):
+        SheetExplorer(tmp_path)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A generator's file in the official layout, and the generator."""
+    torch.manual_seed(0)
+    G = init_weights(Generator(3, 4, 2), 0.2).eval()
+    torch.save(G.state_dict(), tmp_path / "mine.pth")
+    return tmp_path / "mine.pth", G
+
+
+def test_weights_are_loaded_and_translate_every_picture(weights):
+    path, G = weights
+    pictures = [Image.open(io.BytesIO(png(30, 41, seed))) for seed in range(2)]
+    explorer = WeightsExplorer(pictures, [path])
+    before = explorer.picture.widget.value
+    assert len(explorer.figure().axes) == 1
+    explorer.button.click()
+    assert explorer.message.value == f"loaded {path}" and explorer.picture.widget.value != before
+    [_, translated] = explorer.figure().axes
+    assert np.array_equal(translated.images[0].get_array(), np.asarray(translate_image(G, pictures[0])))
+    after = explorer.picture.widget.value
+    explorer.number.value = 1
+    assert explorer.picture.widget.value != after
+
+
+def test_official_weights_are_downloaded_by_name(weights, site, tmp_path, monkeypatch):
+    path, _ = weights
+    folder, address = site
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(checkpoints, "OFFICIAL", address + "/{name}.pth")
+    explorer = WeightsExplorer([Image.open(io.BytesIO(png(20, 20)))])
+    explorer.weights.value = "style_monet"
+    explorer.button.click()
+    assert "Not loaded" in explorer.message.value and "style_monet.pth" in explorer.message.value
+    assert explorer.G is None
+    (folder / "style_monet.pth").write_bytes(path.read_bytes())
+    explorer.button.click()
+    assert explorer.message.value == "loaded style_monet" and explorer.G is not None
 
 
 # The three explorers
