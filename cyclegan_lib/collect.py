@@ -146,13 +146,21 @@ def _share_out(folder, paths, domain, root, test_share, seed):
 
 
 def _write_column(rows, column, folder, split):
-    """The pictures of a column as files, byte for byte, with the ending that is right for what they are."""
+    """The pictures of a column as files, byte for byte, with the ending that is right for what they are.
+
+    Rows are pairs, and the shorter pile is often filled up with pictures that were there already: those are left out.
+    """
     folder.mkdir(exist_ok=True)
+    seen = set()
     for number, row in enumerate(rows.select_columns([column])):
         picture = row[column]
         if picture is None:
             continue
         content = picture["bytes"] or Path(picture["path"]).read_bytes()
+        fingerprint = hashlib.sha256(content).digest()
+        if fingerprint in seen:
+            continue
+        seen.add(fingerprint)
         try:
             with Image.open(io.BytesIO(content)) as image:
                 ending = image.format.lower()

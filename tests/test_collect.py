@@ -163,9 +163,9 @@ def column(seeds, kind="png"):
     return [None if seed is None else {"bytes": picture(seed, kind), "path": None} for seed in seeds]
 
 
-def test_a_hugging_face_data_set_is_written_byte_for_byte(tmp_path, hub):
+def test_a_hugging_face_data_set_is_written_byte_for_byte_and_no_picture_twice(tmp_path, hub):
     source = hub({
-        "train": {"label": ["x"] * 3, "imageA": column(range(3)), "imageB": column([10, None, 12], "jpeg")},
+        "train": {"label": ["x"] * 4, "imageA": column([0, 1, 2, 1]), "imageB": column([10, None, 12, 12], "jpeg")},
         "test": {"label": ["y"] * 2, "imageA": column([20, 21]), "imageB": column([30, 31])},
     })  # fmt: skip
     collect.from_hugging_face(source, tmp_path / "mine")
