@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SLIDERS = {
     "05_output_norm.ipynb": ("wall: brightness", "brightness", "training step"),
     "06_data.ipynb": ("of the pictures",),
+    "08_your_own_pictures.ipynb": ("picture",),
 }
 GAME = "07_stuck_losses.ipynb"
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from notebook_cells import PLAYGROUND, ROOT, definitions, exercises, numbered, said_of
+from PIL import Image
 from torch import nn
 
 from cyclegan_lib import losses
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.exercises import verdict
+from cyclegan_lib.judge import wasserstein
 from cyclegan_lib.metrics import Water2WineTest, output_norm_floor
 from cyclegan_lib.models import Generator
 from cyclegan_lib.scenes import read_scenes, write_dataset
@@ -589,3 +591,77 @@ def test_the_game_of_07_has_every_fault_that_has_a_name(names_of_07):
     faults, suspects = names_of_07["FAULTS"], names_of_07["SUSPECTS"]
     assert set(suspects) == {name for name, fault in faults.items() if fault.named} | {"healthy"}
     assert {names_of_07["case_of"](number) for number in range(1, 1000)} == set(suspects)
+
+
+# 08: your own pictures
+
+
+@pytest.fixture(scope="module")
+def names_of_08():
+    return definitions(numbered(8), torch=torch)
+
+
+def test_split_scenes_of_08(names_of_08):
+    judge, solution = judge_of(numbered(8), 1, names_of_08)
+    refuses(
+        judge, solution,
+        ('name.rsplit("_", 1)[0] for name in names})', "name for name in names})"),
+        ("share * len(names)", "share * len(scenes)"),
+        ("random.Random(seed).shuffle(scenes)", ""),
+        ("random.Random(seed)", "random.Random(0)"),
+        ("if name not in test], test", "], test"),
+        ("while len(test)", "while scenes or len(test)"),
+        ("< share", "> share"),
+    )  # fmt: skip
+    first_part = solution.replace('rsplit("_", 1)', 'split("_", 1)')
+    assert judge(first_part).startswith("right"), "old_mill is old then, and still whole scenes"
+    one_by_one = (
+        "import random\ndef split_scenes(names, share, seed=0):\n    names = sorted(names)\n"
+        "    random.Random(seed).shuffle(names)\n    count = round(share * len(names))\n"
+        "    return names[count:], names[:count]\n"
+    )
+    assert "is in both" in judge(one_by_one)
+
+
+def test_earth_mover_of_08(names_of_08):
+    judge, solution = judge_of(numbered(8), 2, names_of_08)
+    refuses(
+        judge, solution,
+        (".sort().values - y.sort().values", " - y"),
+        ("y.sort().values", "y.sort(descending=True).values"),
+        (".abs().mean()", ".mean().abs()"),
+        (".mean()", ".sum()"),
+        (".abs()", ".square()"),
+        ("x.sort().values - y.sort().values", "x.sort().values.sub_(x.mean()) - y.sort().values"),
+    )  # fmt: skip
+    in_place = (
+        "def earth_mover(x, y):\n    x.copy_(x.sort().values)\n    return (x - y.sort().values).abs().mean().item()\n"
+    )
+    assert "changes the piles" in judge(in_place)
+
+
+def test_earth_mover_of_08_is_the_packages(names_of_08):
+    exec(exercises(numbered(8))[1][2], names_of_08)
+    x, y = torch.randn(1000), torch.randn(1000) * 2 + 1
+    assert names_of_08["earth_mover"](x, y) == pytest.approx(wasserstein(x, y), rel=1e-5)
+
+
+def test_side_by_side_of_08(names_of_08):
+    judge, solution = judge_of(numbered(8), 3, names_of_08)
+    refuses(
+        judge, solution,
+        ("max(left.height, right.height)", "left.height"),
+        (', "white"', ""),
+        ("(left.width, 0)", "(0, 0)"),
+        ("return row", "return row.paste(right)"),
+        ('"RGB", (left', 'left.mode, (left'),
+    )  # fmt: skip
+
+
+def test_the_dusk_of_08_is_darker_and_more_violet_pixel_by_pixel(names_of_08):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    dusk = np.asarray(names_of_08["at_dusk"](Image.fromarray(pixels)))
+    for place in np.ndindex(5, 7):
+        light = pixels[place] / 255
+        expected = (0.65 * light + 0.35 * light.mean()) ** 1.2 * np.array([0.75, 0.55, 0.80])
+        assert np.array_equal(dusk[place], (255 * expected).round())
