@@ -17,7 +17,7 @@ from notebook_cells import definitions, numbered  # noqa: E402
 from cyclegan_lib.checkpoints import read_tensors, write_tensors  # noqa: E402
 from cyclegan_lib.train import Trainer, demo_config  # noqa: E402
 
-STEPS = 5000
+STEPS = 3000
 OUT = ROOT / "data" / "photograph"
 
 
@@ -31,6 +31,8 @@ def main():
         base_channels=24, num_epochs=STEPS, max_steps=STEPS, sample_interval=10, precision="fp32", overwrite=True,
     )  # fmt: skip
     trainer = Trainer(config).run()
+    if trainer.stopped:
+        raise SystemExit(130)
     OUT.mkdir(exist_ok=True)
     for name in ("G_AB", "G_BA"):
         tensors, facts = read_tensors(config.models_folder / f"epoch_{trainer.epoch}" / f"{name}.safetensors")
