@@ -101,6 +101,8 @@ def read_checkpoint(folder):
             raise UserError(f"{folder / 'state.safetensors'}: not the state of a training run")
         return Checkpoint(folder, facts["step"], facts)
     try:
+        if not path.is_file():
+            raise ValueError
         content = json.loads(path.read_bytes())
         if content.pop("sha256") != seal(content) or not is_step(content["step"]):
             raise ValueError
