@@ -282,6 +282,7 @@ class Trainer:
             print(f"warning: {log.path} does not have all of the {first} steps that were done", file=sys.stderr)
         pinned = self.device == "cuda"
         batches = training_batches(self.data, config.batch_size, first, self.total_steps, config.num_workers, pinned)
+        batches.worker_init_fn = _leave_signals_to_the_trainer
         self._saved_at = time.monotonic()
         with log, _StopSignals() as stop, _bar(self, show_bar) as bar:
             for real_A, real_B in batches:
@@ -428,6 +429,7 @@ class Trainer:
             raise UserError(f"{found.folder}: all {found.step} steps are done; {more}")
 
     def _go_on(self, found):
+        read_history(self.config.models_folder / "history.jsonl", found.step)  # if it is damaged: better to know now
         checkpoints.load_checkpoint(found.folder, self.model)
         self.step, self.checkpoint, self._saved_step = found.step, found.folder, found.step
         if self.step < self.total_steps:
@@ -550,6 +552,14 @@ class _StopSignals:
     def __exit__(self, *error):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def _leave_signals_to_the_trainer(number):
+    """In a process that loads pictures. Ctrl-C in a terminal, or a machine that shuts down, tells all processes of
+    a command to end: if these did, the trainer could not save.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
 
 
 def _bar(trainer, show):

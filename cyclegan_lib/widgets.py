@@ -170,7 +170,7 @@ class OwnPictures:
             pictures = [self._picture(domain) for domain in "AB"]
             write_crops(*pictures, root)
         except (UserError, OSError) as error:
-            self.message.value = f"<b>Not done.</b> {error}"
+            self.message.value = f"<b>Not done.</b> {html.escape(str(error))}"
             return
         self.controls.find_datasets(choose=root.name)
         self.message.value = f"Made {root}. It is chosen in the controls above: run the training cells again."

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -380,38 +379,6 @@ def test_the_command_trains_and_prints_the_scores(tiny_config, tmp_path):
     assert "liquid_error" in out and "success_rate" in out and "saved_models" in out
     for name in ("epoch 1/1", "loss_G", "cycle_A", "step/s"):
         assert name in err
-
-
-@pytest.mark.parametrize(
-    ("prepare", "arguments", "named"),
-    [
-        (None, ["--batch_size", "0"], "batch_size"),
-        (None, ["--batch_size", "two"], "batch_size"),
-        (lambda data, out: shutil.rmtree(data / "trainB") or (data / "trainB").mkdir(), [], "trainB"),
-        (lambda data, out: save_truncated(data / "testA" / "x.jpg"), [], "x.jpg"),
-        (lambda data, out: (out / "saved_models").write_text(""), [], "saved_models is a file"),
-        (lambda data, out: (out / "generated_images").write_text(""), [], "generated_images is a file"),
-    ],
-)
-def test_the_command_fails_in_a_line(tiny_root, tiny_config, tmp_path, prepare, arguments, named, capsys):
-    data, out = tmp_path / "data" / "tiny", tmp_path / "out"
-    shutil.copytree(tiny_root, data)
-    out.mkdir()
-    if prepare:
-        prepare(data, out)
-    before = files(tmp_path)
-    config = tiny_config(data_root=data.parent, output_root=out)
-    with pytest.raises(SystemExit) as stop:
-        train_module.main([*map(str, options(config)), *arguments])
-    assert stop.value.code == 2
-    lines = capsys.readouterr().err.strip().splitlines()
-    assert len(lines) == 1 and named in lines[0]
-    assert files(tmp_path) == before
-
-
-def save_truncated(path):
-    Image.effect_noise((64, 64), 50).save(path)
-    path.write_bytes(path.read_bytes()[:700])
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tiny_config, tmp_path):
