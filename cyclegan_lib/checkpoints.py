@@ -23,8 +23,8 @@ import torch
 from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.download import fetch
 from cyclegan_lib.files import named, read_tensors, write_tensors
-from cyclegan_lib.models import Discriminator, Generator
-from cyclegan_lib.runs import install, newest_whole, write_manifest
+from cyclegan_lib.models import OUTPUT_NORMS, Discriminator, Generator
+from cyclegan_lib.runs import install, is_count, newest_whole, write_manifest
 from cyclegan_lib.runs import saved_epochs as saved_epochs
 
 OFFICIAL = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/{name}.pth"
@@ -39,6 +39,7 @@ UNUSED = ("running_mean", "running_var", "num_batches_tracked")
 # The official code counts domains differently: its G_A makes B of A, and its D_A judges what G_A made.
 OFFICIAL_FILES = {"G_AB": "latest_net_G_A", "G_BA": "latest_net_G_B", "D_A": "latest_net_D_B", "D_B": "latest_net_D_A"}
 EXPORTED_SIZES = ((64, 64), (128, 256), (100, 60))  # at which an export has to agree with PyTorch
+LARGEST = 4096  # channels, width and depth of a network that is taken for one
 AGREEMENT = 1e-4  # of pictures in [-1, 1]
 
 
@@ -89,7 +90,7 @@ def load_checkpoint(folder, model):
     tensors, facts = read_tensors(path)
     try:
         _load_state(model, tensors, facts)
-    except (KeyError, IndexError, TypeError, ValueError, RuntimeError):
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError):
         raise UserError(f"{path}: not the state of a training run") from None
     return facts
 
@@ -103,6 +104,14 @@ def _load_state(model, tensors, facts):
             if key.startswith(f"{name}."):
                 _, i, field = key.split(".")
                 state.setdefault(int(i), {})[field] = value
+        for i, values in state.items():
+            shape = optimizer.param_groups[0]["params"][i].shape
+            if {key: value.shape for key, value in values.items()} != {
+                "step": (),
+                "exp_avg": shape,
+                "exp_avg_sq": shape,
+            }:
+                raise ValueError
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for name in ("fake_A_buffer", "fake_B_buffer"):
         pictures = tensors[name].to(model.device)
@@ -128,9 +137,7 @@ def load_generator(path_or_name):
     if not path.exists() and str(path_or_name) in OFFICIAL_NAMES:
         path = official_file(str(path_or_name))
     tensors, facts = read_weights(path)
-    G = Generator(**(architecture(facts) or architecture_of_tensors(path, tensors)))
-    fit(path, tensors, G)
-    return G.eval()
+    return build(path, tensors, Generator, architecture(path, facts) or architecture_of_tensors(path, tensors))
 
 
 def load_generators(path_or_name, direction="AtoB"):
@@ -198,10 +205,17 @@ def read_weights(path):
     return {key: value for key, value in tensors.items() if key.split(".")[-1] not in UNUSED}, {}
 
 
-def architecture(facts):
+def architecture(path, facts):
     """The generator's arguments that a training run here saved; None if there are none."""
     names = ("channels", "base_channels", "num_residual", "output_norm")
-    return {name: facts[name] for name in names} if all(name in facts for name in names) else None
+    if any(name not in facts for name in names):
+        return None
+    for name in names[:-1]:
+        if not is_count(facts[name]) or facts[name] > LARGEST:
+            raise UserError(f"{path}: damaged, {name} is no number from 1 to {LARGEST}")
+    if facts["output_norm"] not in OUTPUT_NORMS:
+        raise UserError(f"{path}: another architecture: output_norm is none of {', '.join(OUTPUT_NORMS)}")
+    return {name: facts[name] for name in names}
 
 
 def architecture_of_tensors(path, tensors):
@@ -214,6 +228,15 @@ def architecture_of_tensors(path, tensors):
     return {"channels": first.shape[1], "base_channels": first.shape[0], "num_residual": len(blocks) or 9}
 
 
+def build(path, tensors, kind, arguments):
+    """A network of `kind`, ready for use, with the `tensors` that were read from `path`."""
+    with torch.device("meta"):  # no memory yet: a damaged file may ask for any size
+        network = kind(**arguments)
+    check_shapes(path, tensors, network)
+    fit(path, tensors, network.to_empty(device="cpu"))
+    return network.eval()
+
+
 def load_network(path, network):
     """Load one of our files into `network`; names the first key that does not fit."""
     fit(path, read_tensors(path)[0], network)
@@ -221,13 +244,21 @@ def load_network(path, network):
 
 def fit(path, tensors, network):
     """Put `tensors`, read from `path`, into `network`, and name the first key that does not fit."""
+    check_shapes(path, tensors, network)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{path}: damaged, or holds other things than numbers") from None
+
+
+def check_shapes(path, tensors, network):
+    """Name the first key whose shape is not the network's."""
     wanted = network.state_dict()
     for key in [*wanted, *sorted(tensors.keys() - wanted.keys())]:
         there = tuple(tensors[key].shape) if key in tensors else "nothing"
         here = tuple(wanted[key].shape) if key in wanted else "nothing"
         if there != here:
             raise UserError(f"{path}: another architecture: at {key} the file has {there}, the network {here}")
-    network.load_state_dict(tensors)
 
 
 def export(source, to, folder):
@@ -277,10 +308,10 @@ def read_networks(source, with_discriminators=False):
         networks[file.stem] = load_generator(file)
     for file in sorted(folder.glob("D_*.safetensors")) if with_discriminators else ():
         tensors, facts = read_tensors(file)
-        instance = facts.get("discriminator_instance", False)
-        D = Discriminator(facts.get("channels", 3), facts.get("base_channels", 64), instance)
-        fit(file, tensors, D)
-        networks[file.stem] = D.eval()
+        arguments = architecture(file, facts) or {"channels": 3, "base_channels": 64}
+        sizes = {name: arguments[name] for name in ("channels", "base_channels")}
+        instance = bool(facts.get("discriminator_instance", False))
+        networks[file.stem] = build(file, tensors, Discriminator, {**sizes, "first_norm": instance})
     return networks
 
 

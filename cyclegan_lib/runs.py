@@ -97,21 +97,21 @@ def read_checkpoint(folder):
     path = folder / "manifest.json"
     if not path.exists():
         facts = read_facts(folder / "state.safetensors")
-        if not is_step(facts.get("step")):
+        if not is_count(facts.get("step")):
             raise UserError(f"{folder / 'state.safetensors'}: not the state of a training run")
         return Checkpoint(folder, facts["step"], facts)
     try:
         if not path.is_file():
             raise ValueError
         content = json.loads(path.read_bytes())
-        if content.pop("sha256") != seal(content) or not is_step(content["step"]):
+        if content.pop("sha256") != seal(content) or not is_count(content["step"]):
             raise ValueError
         return Checkpoint(folder, **content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged") from None
 
 
-def is_step(value):
+def is_count(value):
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
@@ -297,7 +297,7 @@ def read_history(path, last=math.inf):
                 break
             try:
                 row = json.loads(line)
-                if not is_step(row["step"]):
+                if not is_count(row["step"]):
                     raise ValueError
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise UserError(f"{path}: line {number} is damaged; delete it and what follows to go on") from None

@@ -250,14 +250,15 @@ def listing(folder):
 
 
 @pytest.mark.parametrize("wrong", BAD)
-def test_one_line_names_it_and_nothing_changes(place, site, tmp_path, capsys, wrong):
+def test_one_line_names_it_and_nothing_changes(place, request, tmp_path, capsys, wrong):
     prepare, command, said = BAD[wrong]
     folder = tmp_path / "place"
     shutil.copytree(place, folder)
+    address = request.getfixturevalue("site")[1] if "{1}" in command else None
     if prepare:
         prepare(folder)
     before = listing(folder)
-    words = [word.format(folder, site[1]) for word in (command.split() if isinstance(command, str) else command)]
+    words = [word.format(folder, address) for word in (command.split() if isinstance(command, str) else command)]
     with pytest.raises(SystemExit) as ended:
         COMMANDS[words[0]](words[1:])
     assert ended.value.code == 2
