@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from notebook_cells import definitions, numbered  # noqa: E402
 
-from cyclegan_lib.checkpoints import read_tensors, write_tensors  # noqa: E402
+from cyclegan_lib.files import read_tensors, write_tensors  # noqa: E402
 from cyclegan_lib.train import Trainer, demo_config  # noqa: E402
 
 STEPS = 3000

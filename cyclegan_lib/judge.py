@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 
 from cyclegan_lib import plots
-from cyclegan_lib.checkpoints import load_generators, newest, read_tensors
+from cyclegan_lib.checkpoints import load_generators, newest
 from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
 from cyclegan_lib.datasets import STATISTICS, dataset_folder, find_pictures, load_split
+from cyclegan_lib.files import read_facts
 
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 10**6  # numbers of a pile at most, of which quantiles are taken
@@ -205,7 +206,7 @@ def facts_of(source):
     path = Path(source)
     if path.is_dir():
         path = next(iter(sorted(newest(path).glob("G_*.safetensors"))))
-    return read_tensors(path)[1] if path.suffix == ".safetensors" else {}
+    return read_facts(path) if path.suffix == ".safetensors" else {}
 
 
 def main(argv=None):

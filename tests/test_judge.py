@@ -10,9 +10,9 @@ from scipy.stats import wasserstein_distance
 from torch import nn
 
 from cyclegan_lib import judge
-from cyclegan_lib.checkpoints import write_tensors
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import load_split
+from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
 
 
