@@ -333,6 +333,17 @@ def training_batches(dataset, batch_size, first=0, last=1, num_workers=0, pin_me
     )  # fmt: skip
 
 
+def workers_for(dataset, device):
+    """How many processes should load pictures so that a training does not wait for them.
+
+    None where pictures lie in memory, nor beside a CPU's steps, which are long and need its cores;
+    nor outside of Linux, where each process would first import torch, from a notebook in vain.
+    """
+    if dataset.pictures is not None or device != "cuda" or sys.platform != "linux":
+        return 0
+    return min(8, os.cpu_count())
+
+
 def load_split(root, split, size, channels=3, limit=None):
     """The pictures of "testA", say, resized and nothing else: (N, channels, H, W) in [-1, 1]."""
     paths = find_pictures(Path(root) / split)[:limit]

@@ -331,3 +331,51 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title, sm
         figure.text(0.708, (bottom + 32) / high, name, ha="right", va="center", fontsize=8)
     figure.text(0.33, 0.985, title, ha="center", va="top", fontsize=11)
     return figure
+
+
+GROWS = {"pixels": "pixels of a side", "batch": "pictures in a batch", "num_residual": "residual blocks",
+         "base_channels": "channels of the first layers"}  # fmt: skip
+
+
+def cost(found, loader):
+    """How a training step's time and memory grow, and the memory of the loader.
+
+    Args:
+        found: {what grows: [{"value", "ms", "gflop", "memory_mb", "kept_mb"}]}. The dashed lines are
+            predictions from one point, the first: time grows as the arithmetic does, and memory
+            by what the forward passes keep for the backward ones.
+        loader: {"budget_mb", "points": [{"pictures", "memory_mb"}]}.
+    """
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    axes = figure.subplots(2, len(found) + 1)
+    for column, (name, points) in enumerate(found.items()):
+        values = [point["value"] for point in points]
+        first = points[0]
+        time_, memory = axes[0, column], axes[1, column]
+        time_.plot(values, [point["ms"] / 1000 for point in points], "o-", color=COLOURS["A"], label="measured")
+        time_.plot(values, [first["ms"] / 1000 * point["gflop"] / first["gflop"] for point in points], "--",
+                   color="black", linewidth=1, label="as the arithmetic")  # fmt: skip
+        memory.plot(values, [point["memory_mb"] / 1000 for point in points], "o-", color=COLOURS["B"], label="measured")
+        kept = [first["memory_mb"] + point["kept_mb"] - first["kept_mb"] for point in points]
+        memory.plot(values, [megabytes / 1000 for megabytes in kept], "--", color="black", linewidth=1,
+                    label="as what is kept\nfor the gradients")  # fmt: skip
+        for each in (time_, memory):
+            each.set(ylim=(0, None), xlim=(0, None))
+            each.set_xlabel(GROWS[name], fontsize=10)
+    axes[0, 0].set_ylabel("seconds a step", fontsize=10)
+    axes[1, 0].set_ylabel("memory in GB", fontsize=10)
+    axes[0, 0].legend(fontsize=8.5, loc="upper left")
+    axes[1, 0].legend(fontsize=8.5, loc="upper left")
+    axes[0, -1].set_axis_off()
+    last = axes[1, -1]
+    pictures = [point["pictures"] for point in loader["points"]]
+    last.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o-", color=COLOURS["none"])
+    last.axhline(loader["budget_mb"], color="black", linestyle="--", linewidth=1)
+    last.annotate(f"budget: {loader['budget_mb']} MB", (pictures[0], loader["budget_mb"]), xytext=(0, 3),
+                  textcoords="offset points", fontsize=8.5)  # fmt: skip
+    last.set(ylim=(0, 1.35 * loader["budget_mb"]), xlim=(0, None))
+    last.set_xlabel("pictures of 256 pixels", fontsize=10)
+    last.set_ylabel("the loader's memory in MB", fontsize=10)
+    last.set_title("beyond its budget: none", fontsize=9.5)
+    figure.suptitle("A step's time grows as its arithmetic, its memory by what is kept for the gradients", fontsize=12)
+    return figure
