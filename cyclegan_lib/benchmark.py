@@ -9,7 +9,6 @@ was stopped goes on. There is no time of day in the file.
 
 import copy
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -30,7 +29,7 @@ from tqdm.auto import tqdm
 from cyclegan_lib import plots
 from cyclegan_lib.cli import Parser
 from cyclegan_lib.cyclegan import CycleGAN, has_compiler, resolve_device, resolve_precision
-from cyclegan_lib.datasets import UnpairedDataset, training_batches
+from cyclegan_lib.datasets import UnpairedDataset, training_batches, workers_for
 from cyclegan_lib.metrics import Water2WineTest
 from cyclegan_lib.models import InstanceNorm, ReflectionPad
 from cyclegan_lib.train import DEVICES, Trainer, demo_config, learning_rate
