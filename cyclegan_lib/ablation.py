@@ -32,14 +32,14 @@ import torch
 from tqdm.auto import tqdm
 
 from cyclegan_lib import plots
-from cyclegan_lib.checkpoints import read_tensors, saved_epochs, write_tensors
 from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import PRECISIONS, resolve_device, resolve_precision
 from cyclegan_lib.datasets import GENERATED, dataset_folder, prepare_dataset, training_batches
+from cyclegan_lib.files import remove, write_tensors, write_whole
 from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, mean_and_interval, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
 from cyclegan_lib.scenes import write_dataset
-from cyclegan_lib.train import DEVICES, FIXED, FLUSH_STEPS, TrainConfig, Trainer, demo_config
+from cyclegan_lib.train import DEVICES, FIXED, FLUSH_STEPS, HARMLESS, WHERE, TrainConfig, Trainer, demo_config
 
 MAIN_ARMS = ("none", "instance")
 NO_LIMIT = 10**6  # epochs: a run ends after its steps
@@ -110,7 +110,7 @@ SCORE_COLUMNS = (
 # When the test pictures are translated, as shares of the run: often where the curves are steep.
 EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
 # What of a run's settings may differ when it goes on: paths, and what does not change the numbers.
-MAY_CHANGE = ("data_root", "output_root", "start_from", "overwrite", "device", "num_workers")
+MAY_CHANGE = (*WHERE, *HARMLESS, "device")
 RANGES = {"steps": (1, 10**7), "size": (24, 4096), "seeds": (1, 100), "jobs": (1, 256), "batch_size": (1, 10**4)}
 
 
@@ -270,7 +270,7 @@ def train_one(config, progress, keep_at=()):
     if config.device == "cpu":
         torch.set_num_threads(1)
     try:
-        trainer = Trainer(dataclasses.replace(config, start_from=stopped_after(config), overwrite=True))
+        trainer = Trainer(dataclasses.replace(config, resume="auto", overwrite=True))
         evaluation = Evaluation(trainer, progress, keep_at)
         evaluation(trainer)
         trainer.run(evaluation, show_bar=False)
@@ -281,7 +281,7 @@ def train_one(config, progress, keep_at=()):
         raise SystemExit(1)
     result = {"history": evaluation.rows, "scores": evaluation.scores()}
     write_whole(config.models_folder / "result.json", json.dumps(result) + "\n")
-    shutil.rmtree(config.models_folder / f"epoch_{trainer.epoch}")  # nobody goes on from here
+    remove(trainer.checkpoint)  # nobody goes on from here
 
 
 def end_with_parent():
@@ -298,17 +298,6 @@ def is_of(config):
         return False
     here = json.loads(json.dumps(dataclasses.asdict(config), default=str))
     return all(there.get(name) == value for name, value in here.items() if name not in MAY_CHANGE)
-
-
-def stopped_after(config):
-    """The epoch that a stopped run can go on from; 0 if there is none."""
-    if not is_of(config):
-        return 0
-    for epoch in reversed(saved_epochs(config.models_folder)):
-        _, facts = read_tensors(config.models_folder / f"epoch_{epoch}" / "state.safetensors")
-        if facts["step"] < config.max_steps:
-            return epoch
-    return 0
 
 
 def train_all(runs, jobs, finished, bar):
@@ -394,13 +383,6 @@ class Tables:
         write_whole(self.folder / f"{name}.csv", table.getvalue())
 
 
-def write_whole(path, text):
-    """Write a file so that it is never seen half-written."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, newline="")
-    os.replace(partial, path)
-
-
 def in_table(value):
     """Five digits of a float; nothing for what was not measured."""
     return f"{value:.5g}" if isinstance(value, float) else value
@@ -460,7 +442,7 @@ def describe(args):
         dataset_name=args.dataset_name, img_height=args.size, img_width=args.size, max_steps=args.steps,
         batch_size=args.batch_size, precision=args.precision,
     )  # fmt: skip
-    left_out = ("data_root", "output_root", "run_name", "overwrite", "start_from", "seed", "device")
+    left_out = (*WHERE, "seed", "device", "checkpoint_minutes")
     return {
         "base": {key: value for key, value in dataclasses.asdict(base).items() if key not in left_out},
         "experiments": {name: dataclasses.asdict(EXPERIMENTS[name]) for name in args.experiments},

@@ -1,7 +1,8 @@
 """A training run on disk: four networks and all that is needed to go on; official weights, in and out.
 
-    saved_models/<run_name>/epoch_<N>/{G_AB,G_BA,D_A,D_B,state}.safetensors
+    saved_models/<run_name>/epoch_<N>/{G_AB,G_BA,D_A,D_B,state}.safetensors   manifest.json
 
+`runs.py` says how they come onto the disk, and which of a run's is the newest that is whole.
 Safetensors hold numbers and text and run no code when read. There is no time of day in them:
 the same training writes the same bytes. A `.pth` is read with nothing unpickled but tensors.
 
@@ -10,21 +11,21 @@ writes the networks for use elsewhere.
 """
 
 import importlib.util
-import json
 import os
-import re
 import shutil
+import sys
 import tempfile
 import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.download import fetch
-from cyclegan_lib.models import Discriminator, Generator
+from cyclegan_lib.files import named, read_tensors, write_tensors
+from cyclegan_lib.models import OUTPUT_NORMS, Discriminator, Generator
+from cyclegan_lib.runs import install, is_count, newest_whole, write_manifest
+from cyclegan_lib.runs import saved_epochs as saved_epochs
 
 OFFICIAL = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/{name}.pth"
 OFFICIAL_NAMES = (
@@ -38,18 +39,22 @@ UNUSED = ("running_mean", "running_var", "num_batches_tracked")
 # The official code counts domains differently: its G_A makes B of A, and its D_A judges what G_A made.
 OFFICIAL_FILES = {"G_AB": "latest_net_G_A", "G_BA": "latest_net_G_B", "D_A": "latest_net_D_B", "D_B": "latest_net_D_A"}
 EXPORTED_SIZES = ((64, 64), (128, 256), (100, 60))  # at which an export has to agree with PyTorch
+LARGEST = 4096  # channels, width and depth of a network that is taken for one
 AGREEMENT = 1e-4  # of pictures in [-1, 1]
 
 
-def save_checkpoint(folder, model, facts):
-    """Write `model` (a `CycleGAN`) to `folder`, whole or not at all, over what was there.
+def save_checkpoint(folder, model, facts, settings=None, changes=()):
+    """Write `model` (a `CycleGAN`) to `folder`, whole or not at all. What was there is kept until it is.
 
     Args:
-        facts: what else to remember, as a JSON-able dict: settings, the step, …
+        facts: what else to remember, as a JSON-able dict: the architecture, the step, …
+        settings, changes: for the manifest, see `runs.Checkpoint`.
+
+    Raises:
+        UserError: if it cannot be written, on a full disk, say.
     """
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     tensors, rest = {}, {"scaler": model.scaler.state_dict()}
     for name in ("optimizer_G", "optimizer_D"):
         for i, state in getattr(model, name).state_dict()["state"].items():
@@ -57,16 +62,17 @@ def save_checkpoint(folder, model, facts):
     for name in ("fake_A_buffer", "fake_B_buffer"):
         state = getattr(model, name).state_dict()
         tensors[name], rest[name] = state["pictures"], state["rng"]
-    partial.mkdir(parents=True)
+    shutil.rmtree(partial, ignore_errors=True)
     try:
-        for name, network in model.networks.items():
-            write_tensors(partial / f"{name}.safetensors", network.state_dict(), facts)
-        write_tensors(partial / "state.safetensors", tensors, {**facts, **rest})
-    except SafetensorError as error:  # how it reports a full disk, for one
+        with named(folder):
+            partial.mkdir(parents=True)
+            for name, network in model.networks.items():
+                write_tensors(partial / f"{name}.safetensors", network.state_dict(), facts)
+            write_tensors(partial / "state.safetensors", tensors, {**facts, **rest})
+            write_manifest(partial, facts["step"], settings or {}, list(changes))
+            install(partial, folder)
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"{folder}: the checkpoint cannot be written ({error})") from None
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
 
 
 def load_checkpoint(folder, model):
@@ -80,9 +86,17 @@ def load_checkpoint(folder, model):
     folder = Path(folder)
     for name, network in model.networks.items():
         load_network(folder / f"{name}.safetensors", network)
-    tensors, facts = read_tensors(folder / "state.safetensors")
-    if "fake_A_buffer" not in tensors or "step" not in facts:
-        raise UserError(f"{folder / 'state.safetensors'}: not the state of a training run")
+    path = folder / "state.safetensors"
+    tensors, facts = read_tensors(path)
+    try:
+        _load_state(model, tensors, facts)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError):
+        raise UserError(f"{path}: not the state of a training run") from None
+    return facts
+
+
+def _load_state(model, tensors, facts):
+    """Put what is not networks into `model`, and take it out of the facts."""
     for name in ("optimizer_G", "optimizer_D"):
         optimizer = getattr(model, name)
         state = {}
@@ -90,6 +104,14 @@ def load_checkpoint(folder, model):
             if key.startswith(f"{name}."):
                 _, i, field = key.split(".")
                 state.setdefault(int(i), {})[field] = value
+        for i, values in state.items():
+            shape = optimizer.param_groups[0]["params"][i].shape
+            if {key: value.shape for key, value in values.items()} != {
+                "step": (),
+                "exp_avg": shape,
+                "exp_avg_sq": shape,
+            }:
+                raise ValueError
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for name in ("fake_A_buffer", "fake_B_buffer"):
         pictures = tensors[name].to(model.device)
@@ -97,7 +119,6 @@ def load_checkpoint(folder, model):
     scaler = facts.pop("scaler")
     if scaler:  # empty where the run was not in fp16 when it was saved; then it begins anew
         model.scaler.load_state_dict(scaler)
-    return facts
 
 
 def load_generator(path_or_name):
@@ -116,9 +137,7 @@ def load_generator(path_or_name):
     if not path.exists() and str(path_or_name) in OFFICIAL_NAMES:
         path = official_file(str(path_or_name))
     tensors, facts = read_weights(path)
-    G = Generator(**(architecture(facts) or architecture_of_tensors(path, tensors)))
-    fit(path, tensors, G)
-    return G.eval()
+    return build(path, tensors, Generator, architecture(path, facts) or architecture_of_tensors(path, tensors))
 
 
 def load_generators(path_or_name, direction="AtoB"):
@@ -141,13 +160,15 @@ def load_generators(path_or_name, direction="AtoB"):
 
 
 def newest(folder):
-    """A checkpoint's folder: `folder` itself, or its newest epoch."""
+    """A checkpoint's folder: `folder` itself, or the newest whole checkpoint of a run."""
     if any(folder.glob("G_*.safetensors")):
         return folder
-    epochs = saved_epochs(folder)
-    if not epochs:
+    found, damaged = newest_whole(folder)
+    for reason in damaged.values():
+        print(f"warning: {reason}; passed over", file=sys.stderr)
+    if not found:
         raise UserError(f"{folder}: no checkpoint in it; give saved_models/<run_name>, an epoch of it, or a file")
-    return folder / f"epoch_{epochs[-1]}"
+    return found.folder
 
 
 def official_file(name, url=None):
@@ -184,10 +205,17 @@ def read_weights(path):
     return {key: value for key, value in tensors.items() if key.split(".")[-1] not in UNUSED}, {}
 
 
-def architecture(facts):
+def architecture(path, facts):
     """The generator's arguments that a training run here saved; None if there are none."""
     names = ("channels", "base_channels", "num_residual", "output_norm")
-    return {name: facts[name] for name in names} if all(name in facts for name in names) else None
+    if any(name not in facts for name in names):
+        return None
+    for name in names[:-1]:
+        if not is_count(facts[name]) or facts[name] > LARGEST:
+            raise UserError(f"{path}: damaged, {name} is no number from 1 to {LARGEST}")
+    if facts["output_norm"] not in OUTPUT_NORMS:
+        raise UserError(f"{path}: another architecture: output_norm is none of {', '.join(OUTPUT_NORMS)}")
+    return {name: facts[name] for name in names}
 
 
 def architecture_of_tensors(path, tensors):
@@ -200,6 +228,15 @@ def architecture_of_tensors(path, tensors):
     return {"channels": first.shape[1], "base_channels": first.shape[0], "num_residual": len(blocks) or 9}
 
 
+def build(path, tensors, kind, arguments):
+    """A network of `kind`, ready for use, with the `tensors` that were read from `path`."""
+    with torch.device("meta"):  # no memory yet: a damaged file may ask for any size
+        network = kind(**arguments)
+    check_shapes(path, tensors, network)
+    fit(path, tensors, network.to_empty(device="cpu"))
+    return network.eval()
+
+
 def load_network(path, network):
     """Load one of our files into `network`; names the first key that does not fit."""
     fit(path, read_tensors(path)[0], network)
@@ -207,38 +244,21 @@ def load_network(path, network):
 
 def fit(path, tensors, network):
     """Put `tensors`, read from `path`, into `network`, and name the first key that does not fit."""
+    check_shapes(path, tensors, network)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError:
+        raise UserError(f"{path}: damaged, or holds other things than numbers") from None
+
+
+def check_shapes(path, tensors, network):
+    """Name the first key whose shape is not the network's."""
     wanted = network.state_dict()
     for key in [*wanted, *sorted(tensors.keys() - wanted.keys())]:
         there = tuple(tensors[key].shape) if key in tensors else "nothing"
         here = tuple(wanted[key].shape) if key in wanted else "nothing"
         if there != here:
             raise UserError(f"{path}: another architecture: at {key} the file has {there}, the network {here}")
-    network.load_state_dict(tensors)
-
-
-def write_tensors(path, tensors, facts):
-    """A safetensors file with `facts`, JSON-able, in its header."""
-    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    # One metadata entry: the order of several is not fixed, and would change the bytes.
-    save_file(tensors, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
-
-
-def read_tensors(path):
-    """(tensors, facts) as `write_tensors` wrote them, on the CPU."""
-    if not Path(path).is_file():
-        raise UserError(f"{path}: no such file")
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {}).get("facts", "{}"))
-    except (SafetensorError, ValueError, OSError) as error:
-        raise UserError(f"{path}: damaged, or not a safetensors file ({error})") from None
-
-
-def saved_epochs(run_folder):
-    """The epochs that `--start_from` can go on from, sorted."""
-    folders = [folder for folder in Path(run_folder).glob("epoch_*") if (folder / "state.safetensors").is_file()]
-    return sorted(int(found[1]) for folder in folders if (found := re.fullmatch("epoch_([0-9]+)", folder.name)))
 
 
 def export(source, to, folder):
@@ -288,10 +308,10 @@ def read_networks(source, with_discriminators=False):
         networks[file.stem] = load_generator(file)
     for file in sorted(folder.glob("D_*.safetensors")) if with_discriminators else ():
         tensors, facts = read_tensors(file)
-        instance = facts.get("discriminator_instance", False)
-        D = Discriminator(facts.get("channels", 3), facts.get("base_channels", 64), instance)
-        fit(file, tensors, D)
-        networks[file.stem] = D.eval()
+        arguments = architecture(file, facts) or {"channels": 3, "base_channels": 64}
+        sizes = {name: arguments[name] for name in ("channels", "base_channels")}
+        instance = bool(facts.get("discriminator_instance", False))
+        networks[file.stem] = build(file, tensors, Discriminator, {**sizes, "first_norm": instance})
     return networks
 
 

@@ -60,6 +60,8 @@ def fetch(url, folder, name="archive.zip"):
 
     A connection that breaks off is not always noticed: look at what came before it is used.
     """
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"{url}: cannot be downloaded (it begins with neither http:// nor https://)")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED)
     try:

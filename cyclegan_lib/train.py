@@ -2,32 +2,34 @@
 
 import dataclasses
 import functools
+import hashlib
 import json
 import math
 import os
 import platform
-import shutil
 import signal
+import sys
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from cyclegan_lib import checkpoints, plots
+from cyclegan_lib import checkpoints, plots, runs
 from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.cyclegan import PRECISIONS, CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import BatchNumbers, UnpairedDataset, load_split, prepare_dataset, training_batches
 from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, report
+from cyclegan_lib.files import remove, write_whole
 from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
+from cyclegan_lib.runs import LOSSES, History, is_finite, read_history
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+RESUME = ("never", "auto")
 SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the same
 FLUSH_STEPS = 25  # losses wait on the device for so long before they are read and written
 # What a checkpoint cannot be continued with if it changes.
@@ -35,7 +37,13 @@ FIXED = (
     "dataset_name", "img_height", "img_width", "channels", "base_channels", "num_residual",
     "output_norm", "discriminator_instance", "batch_size", "seed",
 )  # fmt: skip
-LOSSES = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")  # of a row of `history.jsonl`
+# What of the options is not of a run itself: where it lies, and how it is begun.
+WHERE = ("start_from", "resume", "overwrite", "data_root", "output_root", "run_name")
+# What leaves the numbers as they are, and what only the learning rate of later steps depends on.
+HARMLESS = (
+    "num_workers", "sample_interval", "checkpoint_interval", "checkpoint_minutes", "keep_checkpoints", "tensorboard",
+)  # fmt: skip
+SCHEDULE = ("num_epochs", "max_steps", "decay_epoch")
 RANGES = {
     "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
     "base_channels": (1, 1024), "seed": (0, 2**31), "num_workers": (0, 128), "sample_interval": (0, 10**6),
@@ -80,12 +88,17 @@ class TrainConfig:
     num_workers: int = option(0, "processes that load pictures")
     sample_interval: int = option(1, "epochs between two sample sheets; 0: only at the end")
     checkpoint_interval: int = option(10, "epochs between two checkpoints; 0: only at the end")
-    keep_checkpoints: int = option(0, "keep so many of the newest checkpoints and delete older ones; 0: keep all")
+    checkpoint_minutes: float = option(0.0, "minutes between two checkpoints, within epochs too; 0: none of these")
+    keep_checkpoints: int = option(
+        0, "keep so many of the newest epochs' checkpoints, and those of epochs with a sample sheet where these are "
+        "rarer; 0: keep all"
+    )  # fmt: skip
     max_steps: int | None = option(None, "end after so many steps, lr decayed by then (default: no limit)", type=int)
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path)
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path)
     run_name: str | None = option(None, "the run's folder in both (default: the data set's name)", type=str)
-    overwrite: bool = option(False, "replace an earlier run of this name")
+    resume: str = option("never", "auto: go on after the newest whole checkpoint, if there is one", choices=RESUME)
+    overwrite: bool = option(False, "replace an earlier run of this name (with --resume auto: if its settings differ)")
     device: str = option("auto", "auto: cuda, mps or cpu, the first there is", choices=DEVICES)
     tensorboard: bool = option(False, "write the losses for TensorBoard too (needs tensorboard)")
 
@@ -95,6 +108,8 @@ class TrainConfig:
         for name in ("lambda_adversarial", "lambda_cycle", "lambda_identity"):
             if not 0 <= getattr(self, name) < math.inf:
                 wrong.append(f"--{name} must be a number from 0 on, not {getattr(self, name)}")
+        if not 0 <= self.checkpoint_minutes < math.inf:
+            wrong.append(f"--checkpoint_minutes must be a number from 0 on, not {self.checkpoint_minutes}")
         if not 0 < self.lr < math.inf:
             wrong.append(f"--lr must be a number above 0, not {self.lr}")
         for name in ("img_height", "img_width"):
@@ -169,6 +184,8 @@ class Trainer:
         model: the `CycleGAN`.
         step, epoch, total_steps, steps_per_epoch: where it is; step counts those that are done.
         test: {"A", "B"}: up to 100 test pictures of each side, (N, channels, H, W).
+        checkpoint: the folder of the newest checkpoint, once there is one.
+        changes: which settings were changed on the way, see `runs.Checkpoint`.
         stopped: whether `run` was interrupted before its end.
         scores: after `run` on water2wine: what `scores.json` holds; else None.
 
@@ -182,23 +199,29 @@ class Trainer:
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
         self._check_folders()
+        found = self._find_checkpoint()
         self.root = prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         self.data = UnpairedDataset(self.root, config.size, config.channels, config.seed, not config.no_augment)
         self.test = {d: load_split(self.root, f"test{d}", config.size, config.channels, 100) for d in "AB"}
         self.counts = [len(paths) for paths in self.data.paths.values()]
+        self.steps_per_epoch = math.ceil(len(self.data) / config.batch_size)
+        self.total_steps = config.num_epochs * self.steps_per_epoch
+        if config.max_steps is not None:
+            self.total_steps = min(self.total_steps, config.max_steps)
+        if found and config.overwrite and not config.start_from and self._differences(found).keys() - set(HARMLESS):
+            found = None
+        self.step, self.stopped, self.scores = 0, False, None
+        self.checkpoint, self.changes, self._saved_step = None, [], None
+        if found:
+            self._check_settings(found)
         names = (
             "channels", "base_channels", "num_residual", "output_norm", "discriminator_instance",
             "lambda_adversarial", "lambda_cycle", "lambda_identity", "gan_mode", "lr", "no_init", "seed",
         )  # fmt: skip
         settings = {name: getattr(config, name) for name in names}
         self.model = CycleGAN(**settings, device=self.device, precision=self.precision)
-        self.steps_per_epoch = math.ceil(len(self.data) / config.batch_size)
-        self.total_steps = config.num_epochs * self.steps_per_epoch
-        if config.max_steps is not None:
-            self.total_steps = min(self.total_steps, config.max_steps)
-        self.step, self.stopped, self.scores = 0, False, None
-        if config.start_from:
-            self._go_on()
+        if found:
+            self._go_on(found)
 
     @functools.cached_property
     def floors(self):
@@ -238,25 +261,29 @@ class Trainer:
     def run(self, callback=None, show_bar=True):
         """Train to the end, or until Ctrl-C, which saves first. Returns this `Trainer`.
 
+        Where it was stopped, `run` again goes on.
+
         Args:
             callback: called with this `Trainer` now and then (every 25 steps and every epoch),
                 to draw something, say. It must leave the model as it is.
 
         Raises:
-            UserError: if another process trains this run, or if a loss or a weight is no longer a
-                finite number; what was saved before stays.
+            UserError: if another process trains this run, if a loss or a weight is no longer a
+                finite number, or the disk is full; what was saved before stays.
         """
-        with _only_process(self.config.models_folder):
+        with runs.only_process(self.config.models_folder):
             self._make_folders()
             return self._train(callback, show_bar)
 
     def _train(self, callback, show_bar):
-        config, began = self.config, time.perf_counter()
-        log = _Log(config, self.step, self.precision)
+        config, began, first = self.config, time.perf_counter(), self.step
+        self._log = log = History(config.models_folder, first, self.precision == "fp16", config.tensorboard)
+        if log.has_gaps:
+            print(f"warning: {log.path} does not have all of the {first} steps that were done", file=sys.stderr)
         pinned = self.device == "cuda"
-        batches = training_batches(
-            self.data, config.batch_size, self.step, self.total_steps, config.num_workers, pinned
-        )
+        batches = training_batches(self.data, config.batch_size, first, self.total_steps, config.num_workers, pinned)
+        batches.worker_init_fn = _leave_signals_to_the_trainer
+        self._saved_at = time.monotonic()
         with log, _StopSignals() as stop, _bar(self, show_bar) as bar:
             for real_A, real_B in batches:
                 real_A = real_A.to(self.device, non_blocking=pinned)
@@ -267,221 +294,246 @@ class Trainer:
                 self.step += 1
                 log.add(self.step, self.epoch, lr, losses)
                 bar.update()
+                is_last = self.step == self.total_steps
                 ends_epoch = self.step % self.steps_per_epoch == 0
-                if self.step % FLUSH_STEPS == 0 or ends_epoch or stop.asked or self.step == self.total_steps:
+                if self.step % FLUSH_STEPS == 0 or ends_epoch or stop.asked or is_last:
                     bar.set_description(f"epoch {self.epoch}/{config.num_epochs}", refresh=False)
                     bar.set_postfix(log.flush())
                     self._stop_if_diverged(log.diverged)
                     if callback:
                         callback(self)
-                if ends_epoch and self.step < self.total_steps:
+                if ends_epoch and not is_last:
                     self._end_epoch()
                 if stop.asked:
                     break
+                if self._is_time_to_save() and not is_last:
+                    self._save_checkpoint(f"step_{self.step}")
             bar.close()
-            log.flush()
-            self._stop_if_diverged(log.diverged)
             self.stopped = self.step < self.total_steps
             self.seconds_training = time.perf_counter() - began
-            self._save_checkpoint()
-            self._save_pictures()
+            if self.step > first:
+                self._save_checkpoint(f"step_{self.step}" if self.stopped else f"epoch_{self.epoch}")
+            elif callback:  # it was finished already: draw it all the same
+                callback(self)
+            self._save_pictures(f"step_{self.step}" if self.stopped else f"epoch_{self.epoch:03d}")
         if not self.stopped:
-            self._save_scores()
+            self._save_scores(anew=self.step > first)
         return self
 
     def _stop_if_diverged(self, row):
         """End where a loss of a history row is nan or infinite; None if all were finite."""
         if row is None:
             return
-        loss, value = next((name, row[name]) for name in LOSSES if not _is_finite(row[name]))
+        loss, value = next((name, row[name]) for name in LOSSES if not is_finite(row[name]))
         [numbers] = BatchNumbers(self.data, self.config.batch_size, row["step"] - 1, row["step"])
         pictures = ", ".join(f"train{d}/{self.data.path(d, n).name}" for d in "AB" for n in numbers)
         raise UserError(f"step {row['step']}: {loss} is {value}, on {pictures}; {self._way_back()}")
 
+    def _stop_if_not_finite(self):
+        """End where a weight is nan or infinite, or a number of Adam's, which would hold the weight for ever."""
+        model = self.model
+        tensors = {name: list(network.state_dict().values()) for name, network in model.networks.items()}
+        for name in ("optimizer_G", "optimizer_D"):
+            states = getattr(model, name).state.values()
+            tensors[name] = [value for state in states for value in state.values() if torch.is_tensor(value)]
+        for name, values in tensors.items():
+            if not all(value.isfinite().all() for value in values):
+                what = "numbers" if name.startswith("optimizer") else "weights"
+                raise UserError(f"step {self.step}: {name} has {what} that are not finite; {self._way_back()}")
+
     def _way_back(self):
-        epochs = checkpoints.saved_epochs(self.config.models_folder)
-        there = f"--start_from {epochs[-1]} goes on from before" if epochs else "nothing had been saved before"
+        found, _ = runs.checkpoints_of(self.config.models_folder)
+        there = f"--resume auto goes on from {found[-1].folder.name}" if found else "nothing had been saved before"
         return f"{there}; try a lower --lr (it was {self.config.lr:g}) or --precision fp32"
 
     def _check_folders(self):
-        """Refuse folders that cannot be made, another run's, and a start_from with nothing there."""
+        """Refuse folders that cannot be made, and packages that are not there."""
         config = self.config
         for folder in (config.models_folder, config.images_folder):
             there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
             if not there.is_dir() or not os.access(there, os.W_OK):
                 what = "cannot be written to" if there.is_dir() else "is a file"
                 raise UserError(f"{there} {what}; {folder} cannot be made, choose another --output_root")
-        epochs = checkpoints.saved_epochs(config.models_folder)
-        if config.start_from and config.start_from not in epochs:
-            has = f"there are epochs {', '.join(map(str, epochs))}" if epochs else "there is no checkpoint yet"
-            raise UserError(f"--start_from {config.start_from}: not in {config.models_folder}; {has}")
-        if not config.start_from and not config.overwrite:
-            for folder in (config.models_folder, config.images_folder):
-                if folder.exists() and any(folder.iterdir()):
-                    last = f", --start_from {epochs[-1]} to go on" if epochs else ""
-                    raise UserError(f"{folder} holds an earlier run; give another --run_name{last}, or --overwrite")
         if config.tensorboard:
             try:
                 import torch.utils.tensorboard  # noqa: F401
             except ImportError:
                 raise UserError("--tensorboard needs a package: pip install tensorboard") from None
 
-    def _go_on(self):
-        folder = self.config.models_folder / f"epoch_{self.config.start_from}"
-        _, facts = checkpoints.read_tensors(folder / "state.safetensors")
-        for name in FIXED:
-            if name in facts and facts[name] != getattr(self.config, name):
-                here = getattr(self.config, name)
-                raise UserError(f"--{name} {here}: the run in {folder} had {facts[name]}; give that to go on")
-        if facts.get("pictures", self.counts) != self.counts:
-            had = facts["pictures"]
-            raise UserError(f"{self.root} has {self.counts} training pictures, and had {had}: not the same data")
-        self.step = checkpoints.load_checkpoint(folder, self.model)["step"]
-        if self.step >= self.total_steps:
+    def _find_checkpoint(self):
+        """The `runs.Checkpoint` to go on from, None to begin. Refuses to begin where another run is."""
+        config, folder = self.config, self.config.models_folder
+        epochs = runs.saved_epochs(folder)
+        if config.start_from:
+            if config.start_from not in epochs:
+                has = f"there are epochs {', '.join(map(str, epochs))}" if epochs else "there is no checkpoint yet"
+                raise UserError(f"--start_from {config.start_from}: not in {folder}; {has}")
+            found = runs.read_checkpoint(folder / f"epoch_{config.start_from}")
+            found.verify()
+            return found
+        if config.resume == "auto":
+            found, damaged = runs.newest_whole(folder)
+            for reason in damaged.values():
+                print(f"warning: {reason}; passed over", file=sys.stderr)
+            if found or self._had_begun(damaged):
+                return found
+            if damaged and not config.overwrite:
+                raise UserError(f"{folder}: no checkpoint in it is whole; give another --run_name, or --overwrite")
+        for there in (folder, config.images_folder):
+            if not config.overwrite and there.is_dir() and any(path.name[0] != "." for path in there.iterdir()):
+                last = f", --resume auto or --start_from {epochs[-1]} to go on" if epochs else ""
+                raise UserError(f"{there} holds an earlier run; give another --run_name{last}, or --overwrite")
+        return None
+
+    def _had_begun(self, damaged):
+        """Whether a run of the same options was killed in these folders before its first checkpoint."""
+        try:
+            record = json.loads((self.config.models_folder / "config.json").read_text())
+            same = all(record[name] == value for name, value in self._options().items() if name not in HARMLESS)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return same and not damaged
+
+    def _options(self):
+        """The options that are the run's own, {name: value}, with what "auto" stands for."""
+        options = {field_.name: getattr(self.config, field_.name) for field_ in dataclasses.fields(self.config)}
+        options |= {"device": self.device, "precision": self.precision}
+        return {name: value for name, value in options.items() if name not in WHERE}
+
+    @functools.cached_property
+    def settings(self):
+        """All that a checkpoint's manifest says of how it was trained, {name: value}."""
+        data = {"pictures": self.counts, "training_pictures": fingerprint(self.data)}
+        return {**self._options(), **data, "torch": torch.__version__}
+
+    def _differences(self, found):
+        """{setting: (what it was in a checkpoint, what it is)}, where these differ."""
+        there = found.settings
+        return {name: (there[name], is_) for name, is_ in self.settings.items() if there.get(name, is_) != is_}
+
+    def _check_settings(self, found):
+        """Refuse what a checkpoint cannot be gone on with; say and remember what else has changed."""
+        for name, (was, is_) in self._differences(found).items():
+            if name in FIXED:
+                raise UserError(f"--{name} {is_}: the run in {found.folder} had {was}; give that to go on")
+            if name == "pictures":
+                raise UserError(f"{self.root} has {is_} training pictures, and had {was}: not the same data")
+            self.changes.append({"step": found.step, "setting": name, "was": was, "is": is_})
+            if name not in HARMLESS:
+                effect = "the learning rate follows another schedule" if name in SCHEDULE else "no longer exact"
+                label = f"--{name}" if hasattr(self.config, name) else name
+                print(f"warning: {label} is {is_} and was {was}: from step {found.step} on {effect}", file=sys.stderr)
+        self.changes = found.changes + self.changes
+        if found.step >= self.total_steps and self.config.start_from:
             more = "give a larger --num_epochs or --max_steps to go on"
-            raise UserError(f"{folder}: all {self.step} steps are done; {more}")
+            raise UserError(f"{found.folder}: all {found.step} steps are done; {more}")
+
+    def _go_on(self, found):
+        read_history(self.config.models_folder / "history.jsonl", found.step)  # if it is damaged: better to know now
+        checkpoints.load_checkpoint(found.folder, self.model)
+        self.step, self.checkpoint, self._saved_step = found.step, found.folder, found.step
+        if self.step < self.total_steps:
+            print(f"going on from {found.folder}, after step {self.step} of {self.total_steps}")
+        else:
+            print(f"{found.folder}: finished already, all {self.step} steps are done")
 
     def _make_folders(self):
         config = self.config
-        for folder in (config.models_folder, config.images_folder):
-            if config.overwrite and not config.start_from:
-                shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True, exist_ok=True)
+        self._refuse_a_newer_run()
+        if self.step:
+            removed = runs.go_on_from(config.models_folder, self.step)
+            if removed:
+                print(f"removed {', '.join(removed)}: later than step {self.step}, or damaged", file=sys.stderr)
+            self._remove_later_pictures()
+        else:
+            remove(config.images_folder)
+            remove(config.models_folder)
+        config.models_folder.mkdir(parents=True, exist_ok=True)
         record = {field_.name: getattr(config, field_.name) for field_ in dataclasses.fields(config)}
-        record |= {
-            "device": self.device, "precision": self.precision, "floor_A": self.floors["A"],
-            "floor_B": self.floors["B"], "torch": torch.__version__, "python": platform.python_version(),
-        }  # fmt: skip
-        (config.models_folder / "config.json").write_text(json.dumps(record, indent=1, default=str) + "\n")
+        record |= self.settings
+        record |= {"changes": self.changes, "python": platform.python_version()}
+        record |= {f"floor_{domain}": floor for domain, floor in self.floors.items()}
+        write_whole(config.models_folder / "config.json", json.dumps(record, indent=1, default=str) + "\n")
+        config.images_folder.mkdir(parents=True, exist_ok=True)
+
+    def _refuse_a_newer_run(self):
+        """Refuse to go on, or to begin, from before what another process has saved since this was made."""
+        config = self.config
+        if config.overwrite or config.start_from or (self.step and config.resume == "never"):
+            return
+        found = runs.newest_whole(config.models_folder)[0] if self.step else self._find_checkpoint()
+        if found and found.step > self.step:
+            raise UserError(f"{found.folder}: another process has saved this meanwhile; begin again to go on from it")
+
+    def _remove_later_pictures(self):
+        """Remove the sheets of a run that was stopped, and of epochs that are trained again."""
+        done = self.step // self.steps_per_epoch
+        for path in self.config.images_folder.glob("*_*.png"):
+            kind, _, number = path.stem.partition("_")
+            if kind == "step" or (kind == "epoch" and number.isdigit() and int(number) > done):
+                path.unlink()
 
     def _end_epoch(self):
         config = self.config
         if config.sample_interval and self.epoch % config.sample_interval == 0:
-            self._save_pictures()
+            self._save_pictures(f"epoch_{self.epoch:03d}")
         if config.checkpoint_interval and self.epoch % config.checkpoint_interval == 0:
-            self._save_checkpoint()
+            self._save_checkpoint(f"epoch_{self.epoch}")
 
-    def _save_checkpoint(self):
-        for name, network in self.model.networks.items():
-            if not all(weights.isfinite().all() for weights in network.parameters()):
-                raise UserError(f"step {self.step}: {name} has weights that are not finite; {self._way_back()}")
-        facts = {name: getattr(self.config, name) for name in FIXED}
+    def _is_time_to_save(self):
+        minutes = self.config.checkpoint_minutes
+        return minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
+
+    def _save_checkpoint(self, name):
+        """Save under this name, unless this very step is saved already."""
+        config = self.config
+        self._log.flush()
+        self._stop_if_diverged(self._log.diverged)
+        self._stop_if_not_finite()
+        self._log.sync()
+        facts = {name_: getattr(config, name_) for name_ in FIXED}
         facts |= {"step": self.step, "epoch": self.epoch, "pictures": self.counts}
-        folder = self.config.models_folder
-        checkpoints.save_checkpoint(folder / f"epoch_{self.epoch}", self.model, facts)
-        if self.config.keep_checkpoints:
-            earlier = [epoch for epoch in checkpoints.saved_epochs(folder) if epoch < self.epoch]
-            for epoch in earlier[: len(earlier) + 1 - self.config.keep_checkpoints]:
-                shutil.rmtree(folder / f"epoch_{epoch}")
+        if self._saved_step != self.step:
+            checkpoints.save_checkpoint(config.models_folder / name, self.model, facts, self.settings, self.changes)
+            self.checkpoint, self._saved_step = config.models_folder / name, self.step
+        runs.tidy(config.models_folder, config.keep_checkpoints, self._is_spared, self.step == self.total_steps)
+        self._saved_at = time.monotonic()
 
-    def _save_pictures(self):
+    def _is_spared(self, epoch):
+        """--keep_checkpoints spares epochs with a sample sheet, where sheets are rarer than checkpoints."""
+        sheets, saved = self.config.sample_interval, self.config.checkpoint_interval
+        return sheets > saved > 0 and epoch % sheets == 0
+
+    def _save_pictures(self, name):
         folder = self.config.images_folder
         sheet = plots.picture_rows(self.sheet(), f"{self.config.name} after epoch {self.epoch} (test pictures)")
-        (folder / f"epoch_{self.epoch:03d}.png").write_bytes(plots.to_png(sheet))
+        write_whole(folder / f"{name}.png", plots.to_png(sheet))
         curves = plots.loss_curves(self.history, self.floors, f"{self.config.name}: losses")
-        (folder / "curves.png").write_bytes(plots.to_png(curves))
+        write_whole(folder / "curves.png", plots.to_png(curves))
 
-    def _save_scores(self):
+    def _save_scores(self, anew):
+        path = self.config.images_folder / "scores.json"
         if not (self.root / "scenes.json").is_file():
+            return
+        if not anew and path.is_file():
+            self.scores = json.loads(path.read_text())
             return
         test = Water2WineTest(self.root, self.config.size, self.config.channels)
         fake_B, _ = self.model.translate(test.real["A"], "AtoB")
         fake_A, _ = self.model.translate(test.real["B"], "BtoA")
         self.scores = {**test.scores(fake_B, fake_A), **test.baselines()}
         self.scores["seconds_training"] = round(self.seconds_training, 1)
-        path = self.config.images_folder / "scores.json"
-        path.write_text(json.dumps(self.scores, indent=1) + "\n")
+        write_whole(path, json.dumps(self.scores, indent=1) + "\n")
 
 
-class _Log:
-    """`history.jsonl`, a line a step, and TensorBoard if asked for.
-
-    Losses wait on the device as tensors: reading each one at once would make the device wait.
-    """
-
-    def __init__(self, config, step, precision):
-        self.path = config.models_folder / "history.jsonl"
-        self.waiting, self.board, self.diverged = [], None, None
-        self.skips = precision == "fp16"  # its scaler skips a step that overflows, and goes on
-        rows = [row for row in read_history(self.path) if row["step"] <= step] if step else []
-        self.path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        if config.tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.board = SummaryWriter(str(config.models_folder / "tensorboard"), purge_step=step + 1)
-
-    def add(self, step, epoch, lr, losses):
-        self.waiting.append(({"step": step, "epoch": epoch, "lr": lr}, losses))
-
-    def flush(self):
-        """Write what waits, up to a row that is not finite: that is `diverged` then. Returns its means, for the bar."""
-        rows = []
-        for row, losses in self.waiting:
-            values = {name: None if losses[name] is None else losses[name].item() for name in LOSSES}
-            rows.append({**row, **values})
-        self.waiting = []
-        finite = [all(_is_finite(row[name]) for name in LOSSES) for row in rows]
-        if not all(finite) and not (self.skips and any(finite)):
-            self.diverged = rows[finite.index(False)]
-            rows = rows[: finite.index(False)]
-        with open(self.path, "a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
-        if self.board:
-            for row in rows:
-                for name in ("lr", *LOSSES):
-                    if row[name] is not None:
-                        self.board.add_scalar(name, row[name], row["step"])
-        shown = [name for name in LOSSES if rows and rows[0][name] is not None]
-        return {name: f"{sum(row[name] for row in rows) / len(rows):.3f}" for name in shown}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.flush()
-        if self.board:
-            self.board.close()
-
-
-def _is_finite(loss):
-    return loss is None or math.isfinite(loss)
-
-
-def read_history(path):
-    """The rows of a `history.jsonl`: a list of dicts, empty if there is no such file.
-
-    A last line without its end, from a process that was killed while writing, is left out.
-    """
-    path = Path(path)
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text().splitlines(keepends=True), 1):
-        try:
-            if line.endswith("\n"):
-                rows.append(json.loads(line))
-        except ValueError:
-            raise UserError(f"{path}: line {number} is damaged; delete it and what follows to go on") from None
-    return rows
-
-
-@contextmanager
-def _only_process(folder):
-    """Refuse a run's folder in which another process trains. The system drops the lock with its process."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"{folder}: another process trains there; wait for its end or give another --run_name"
-        ) from None
-    except NotImplementedError:  # a file system without locks, a network's say
-        pass
-    try:
-        yield
-    finally:
-        lock.release()
+def fingerprint(data):
+    """A hash of the training pictures as they were decoded; None if there are too many to hold them in memory."""
+    if data.pictures is None:
+        return None
+    found = hashlib.sha256()
+    for pictures in data.pictures.values():
+        found.update(pictures.numpy())
+    return found.hexdigest()
 
 
 class _StopSignals:
@@ -500,6 +552,14 @@ class _StopSignals:
     def __exit__(self, *error):
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+
+def _leave_signals_to_the_trainer(number):
+    """In a process that loads pictures. Ctrl-C in a terminal, or a machine that shuts down, tells all processes of
+    a command to end: if these did, the trainer could not save.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
 
 
 def _bar(trainer, show):
@@ -532,7 +592,8 @@ def fit(config, steps=None, minutes=None):
 
     For the latter ten steps are timed, on a model that is thrown away.
     """
-    trainer = Trainer(dataclasses.replace(config, num_epochs=1, max_steps=None))
+    over = config.overwrite or config.resume == "auto"
+    trainer = Trainer(dataclasses.replace(config, num_epochs=1, max_steps=None, resume="never", overwrite=over))
     if steps is None:
         for batch in training_batches(trainer.data, config.batch_size, 0, 13):
             trainer.model.step(*(pictures.to(trainer.device) for pictures in batch))["loss_D"].item()
@@ -557,18 +618,19 @@ def main(argv=None):
                 f"InstanceNorm at the output: on average cycle_A cannot go below {trainer.floors['A']:.3f} "
                 f"nor cycle_B below {trainer.floors['B']:.3f}, however long this trains"
             )
+        was_finished = trainer.step >= trainer.total_steps
         trainer.run()
-    checkpoint = config.models_folder / f"epoch_{trainer.epoch}"
     if trainer.stopped:
         print(
-            f"\nstopped at step {trainer.step} of {trainer.total_steps}; saved {checkpoint}. "
-            f"To go on, give the same options and --start_from {trainer.epoch}"
+            f"\nstopped at step {trainer.step} of {trainer.total_steps}; saved {trainer.checkpoint}. "
+            "To go on, give the same options and --resume auto"
         )
         raise SystemExit(130)
     if trainer.scores:
         print(score_table(trainer.scores))
     print(report(trainer.diagnosis(), trainer.step))
-    print(f"trained for {trainer.seconds_training:.0f} s; networks in {checkpoint}, pictures in {config.images_folder}")
+    took = "" if was_finished else f"trained for {trainer.seconds_training:.0f} s; "
+    print(f"{took}networks in {trainer.checkpoint}, pictures in {config.images_folder}")
 
 
 def score_table(scores):

@@ -72,14 +72,16 @@ class TrainingControls:
     def config(self, steps=None):
         """A `TrainConfig`: the demo's, with what the controls say.
 
-        Runs are named after the data set and the last layer, and replace earlier ones. Minutes
-        become steps by timing ten of them, unless the number of `steps` is given.
+        Runs are named after the data set and the last layer. One of the same settings goes on, if it
+        was stopped; others are replaced. Minutes become steps by timing ten of them, unless the
+        number of `steps` is given.
         """
         config = demo_config(
             dataset_name=self.dataset.value, img_height=self.pixels.value, img_width=self.pixels.value,
             lambda_cycle=self.lambda_cycle.value, lambda_identity=self.lambda_identity.value,
             output_norm=self.output_norm.value, data_root=self.data_root, output_root=self.output_root,
-            run_name=f"playground_{self.dataset.value}_{self.output_norm.value}", overwrite=True,
+            run_name=f"playground_{self.dataset.value}_{self.output_norm.value}", overwrite=True, resume="auto",
+            checkpoint_minutes=5,
         )  # fmt: skip
         if steps is None and self.unit.value == "epochs":
             return replace(config, num_epochs=max(1, round(self.amount.value)))
@@ -168,7 +170,7 @@ class OwnPictures:
             pictures = [self._picture(domain) for domain in "AB"]
             write_crops(*pictures, root)
         except (UserError, OSError) as error:
-            self.message.value = f"<b>Not done.</b> {error}"
+            self.message.value = f"<b>Not done.</b> {html.escape(str(error))}"
             return
         self.controls.find_datasets(choose=root.name)
         self.message.value = f"Made {root}. It is chosen in the controls above: run the training cells again."

@@ -6,11 +6,17 @@ import threading
 
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
+import hypothesis
 import pytest
 import torch
 
 from cyclegan_lib.scenes import write_dataset
 from cyclegan_lib.train import TrainConfig
+
+# The same examples every time in the suite, and no clock; `make torture` tries many more, new ones each time.
+hypothesis.settings.register_profile("suite", max_examples=800, deadline=None, database=None, derandomize=True)
+hypothesis.settings.register_profile("torture", max_examples=15_000, deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(autouse=True)

@@ -226,8 +226,8 @@ def test_the_layout_in_the_readme_names_every_module():
 
 
 FLOORS = [
-    {"cli", "torchvision_shim", "exercises"},
-    {"models", "losses", "plots", "scenes", "download"},
+    {"cli", "files", "torchvision_shim", "exercises"},
+    {"models", "losses", "plots", "scenes", "download", "runs"},
     {"cyclegan", "checkpoints", "strips", "datasets", "metrics"},
     {"diagnose", "translate", "train", "widgets"},
     {"ablation", "page"},

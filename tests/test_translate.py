@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from cyclegan_lib import strips, translate
-from cyclegan_lib.checkpoints import write_tensors
 from cyclegan_lib.cli import UserError
+from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
 
 
@@ -31,7 +31,8 @@ def run_folder(tmp_path):
     """A run's folder with both generators in an epoch."""
     for number, name in enumerate(("G_AB", "G_BA")):
         save(tmp_path / "saved" / "epoch_3" / f"{name}.safetensors", generator(seed=number))
-    write_tensors(tmp_path / "saved" / "epoch_3" / "state.safetensors", {}, {})
+    for name in ("D_A", "D_B", "state"):
+        write_tensors(tmp_path / "saved" / "epoch_3" / f"{name}.safetensors", {}, {"step": 3})
     return tmp_path / "saved"
 
 

@@ -125,17 +125,6 @@ def test_two_paths_become_a_data_set(tmp_path):
     assert own.controls.dataset.value == "twice"
 
 
-@pytest.mark.parametrize(("name", "path", "said"), [
-    ("mine", "", "picture A is missing"), ("../x", "", "not a path"), ("mine", "nowhere.jpg", "nowhere.jpg"),
-])  # fmt: skip
-def test_what_is_wrong_is_said_in_the_notebook(tmp_path, name, path, said):
-    own = OwnPictures(TrainingControls(tmp_path / "data", tmp_path))
-    own.name.value, own.paths["A"].value, own.paths["B"].value = name, path, path
-    own.button.click()
-    assert "Not done" in own.message.value and said in own.message.value
-    assert not (tmp_path / "data").exists()
-
-
 # The three explorers
 
 

@@ -21,10 +21,10 @@ from notebook_cells import ROOT, definitions, numbered
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from cyclegan_lib.ablation import in_table, write_whole
-from cyclegan_lib.checkpoints import read_tensors, write_tensors
+from cyclegan_lib.ablation import in_table
 from cyclegan_lib.datasets import prepare_dataset, write_crops
 from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, probe, recent
+from cyclegan_lib.files import read_tensors, write_tensors, write_whole
 from cyclegan_lib.scenes import write_dataset
 
 NOTEBOOK = definitions(numbered(7), "FAULTS", STEPS=300, Path=Path, __name__="notebook 07")
