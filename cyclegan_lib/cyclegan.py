@@ -57,6 +57,7 @@ class CycleGAN:
         adam = dict(lr=lr, betas=(0.5, 0.999), fused=self.device.type in ("cpu", "cuda"))
         self.optimizer_G = torch.optim.Adam(generators, **adam)
         self.optimizer_D = torch.optim.Adam(discriminators, **adam)
+        self.before_update = None  # called with an optimiser's parameters once their gradients are there
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @property
@@ -137,6 +138,8 @@ class CycleGAN:
     def _update(self, optimizer, loss):
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        if self.before_update:
+            self.before_update(optimizer.param_groups[0]["params"])
         self.scaler.step(optimizer)
 
     def _freeze_discriminators(self, frozen):

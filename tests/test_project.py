@@ -227,10 +227,10 @@ def test_the_layout_in_the_readme_names_every_module():
 
 FLOORS = [
     {"cli", "files", "torchvision_shim", "exercises"},
-    {"models", "losses", "plots", "scenes", "download", "runs"},
+    {"models", "losses", "plots", "scenes", "download", "processes", "runs"},
     {"cyclegan", "checkpoints", "strips", "datasets", "metrics"},
     {"diagnose", "translate", "train", "widgets"},
-    {"ablation", "page"},
+    {"ablation", "page", "benchmark"},
 ]
 
 
