@@ -637,11 +637,12 @@ def parse_config(argv=None):
 def train(config, callback=None):
     """Train as `config` says. Returns the finished, or interrupted, `Trainer`.
 
-    `accelerate.notebook_launcher(train, (config,), num_processes=2)` trains on two GPUs.
+    `accelerate.notebook_launcher(train, (config,), num_processes=2)` trains on two GPUs. It would send
+    what each process returns, networks and all, to the notebook: of several, none returns anything.
     """
     trainer = Trainer(config).run(callback)
     trainer.processes.close()
-    return trainer
+    return trainer if trainer.processes.count == 1 else None
 
 
 def fit(config, steps=None, minutes=None):

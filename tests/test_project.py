@@ -51,7 +51,8 @@ def test_conda_users_get_the_same():
 
 def test_ranges_admit_colabs_own_packages():
     """Versions of a Colab that is some time behind: nothing large may be installed again."""
-    colab = {"torch": "2.6.0", "torchvision": "0.21.0", "numpy": "2.0.2", "ipywidgets": "7.7.1", "pillow": "11.1.0",
+    colab = {"accelerate": "1.3.0", "torch": "2.6.0",
+             "torchvision": "0.21.0", "numpy": "2.0.2", "ipywidgets": "7.7.1", "pillow": "11.1.0",
              "matplotlib": "3.10.0", "safetensors": "0.5.3", "tqdm": "4.67.1",
              "filelock": "3.18.0"}  # fmt: skip
     for text in PYPROJECT["project"]["dependencies"]:
