@@ -32,7 +32,7 @@ class CycleGAN:
     ):  # fmt: skip
         self.lambda_adversarial = lambda_adversarial
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
-        self.gan_mode, self.precision = gan_mode, precision
+        self.gan_mode, self.precision, self.compiled = gan_mode, precision, compiled
         self.device = torch.device(device)
 
         def network(number, kind, *args):
@@ -131,9 +131,12 @@ class CycleGAN:
         return 0.5 * (on_real + on_fake)
 
     def in_layout(self, pictures):
-        """Channels last on CPUs, where convolutions are faster so; every layer keeps the layout of its input."""
-        on_cpu = self.device.type == "cpu"
-        return pictures.contiguous(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
+        """Channels last on CPUs, where convolutions are faster so; every layer keeps the layout of its input.
+
+        Not where the networks are compiled: what the compiler makes of the norms is slower then.
+        """
+        last = self.device.type == "cpu" and not self.compiled
+        return pictures.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
     def _update(self, optimizer, loss):
         optimizer.zero_grad(set_to_none=True)

@@ -347,35 +347,35 @@ def cost(found, loader):
         loader: {"budget_mb", "points": [{"pictures", "memory_mb"}]}.
     """
     figure = Figure(figsize=(11, 5.2), layout="constrained")
-    axes = figure.subplots(2, len(found) + 1)
+    grid = figure.add_gridspec(2, len(found) + 1, width_ratios=[1] * len(found) + [1.25])
+    rows = {"ms": "seconds a step", "memory_mb": "memory in GB"}
     for column, (name, points) in enumerate(found.items()):
-        values = [point["value"] for point in points]
-        first = points[0]
-        time_, memory = axes[0, column], axes[1, column]
-        time_.plot(values, [point["ms"] / 1000 for point in points], "o-", color=COLOURS["A"], label="measured")
-        time_.plot(values, [first["ms"] / 1000 * point["gflop"] / first["gflop"] for point in points], "--",
-                   color="black", linewidth=1, label="as the arithmetic")  # fmt: skip
-        memory.plot(values, [point["memory_mb"] / 1000 for point in points], "o-", color=COLOURS["B"], label="measured")
-        kept = [first["memory_mb"] + point["kept_mb"] - first["kept_mb"] for point in points]
-        memory.plot(values, [megabytes / 1000 for megabytes in kept], "--", color="black", linewidth=1,
-                    label="as what is kept\nfor the gradients")  # fmt: skip
-        for each in (time_, memory):
-            each.set(ylim=(0, None), xlim=(0, None))
-            each.set_xlabel(GROWS[name], fontsize=10)
-    axes[0, 0].set_ylabel("seconds a step", fontsize=10)
-    axes[1, 0].set_ylabel("memory in GB", fontsize=10)
-    axes[0, 0].legend(fontsize=8.5, loc="upper left")
-    axes[1, 0].legend(fontsize=8.5, loc="upper left")
-    axes[0, -1].set_axis_off()
-    last = axes[1, -1]
+        values, first = [point["value"] for point in points], points[0]
+        expected = {
+            "ms": [first["ms"] * point["gflop"] / first["gflop"] for point in points],
+            "memory_mb": [first["memory_mb"] + point["kept_mb"] - first["kept_mb"] for point in points],
+        }
+        for row, (what, label) in enumerate(rows.items()):
+            axes = figure.add_subplot(grid[row, column])
+            measured = [point[what] / 1000 for point in points]
+            predicted = "as the arithmetic" if what == "ms" else "as what is kept"
+            axes.plot(values, measured, "o", color="black", markersize=6, label="measured")
+            axes.plot(values, [value / 1000 for value in expected[what]], "--", color="#777777", label=predicted)
+            axes.set(xlim=(0, 1.08 * values[-1]), ylim=(0, None), xticks=[value for value in values if value != 96])
+            axes.set_xlabel(GROWS[name], fontsize=10.5)
+            if column == 0:
+                axes.set_ylabel(label, fontsize=11)
+                axes.set_ylim(0, 1.5 * max(measured + [value / 1000 for value in expected[what]]))
+                axes.legend(fontsize=9, loc="upper left", handlelength=1.5, borderpad=0.3)
+    last = figure.add_subplot(grid[:, -1])
     pictures = [point["pictures"] for point in loader["points"]]
-    last.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o-", color=COLOURS["none"])
+    last.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o", color="black", markersize=6)
     last.axhline(loader["budget_mb"], color="black", linestyle="--", linewidth=1)
-    last.annotate(f"budget: {loader['budget_mb']} MB", (pictures[0], loader["budget_mb"]), xytext=(0, 3),
-                  textcoords="offset points", fontsize=8.5)  # fmt: skip
-    last.set(ylim=(0, 1.35 * loader["budget_mb"]), xlim=(0, None))
-    last.set_xlabel("pictures of 256 pixels", fontsize=10)
-    last.set_ylabel("the loader's memory in MB", fontsize=10)
-    last.set_title("beyond its budget: none", fontsize=9.5)
-    figure.suptitle("A step's time grows as its arithmetic, its memory by what is kept for the gradients", fontsize=12)
+    last.text(
+        0.97 * pictures[-1], 1.03 * loader["budget_mb"], f"budget: {loader['budget_mb']} MB", fontsize=10, ha="right"
+    )
+    last.set(ylim=(0, 1.35 * loader["budget_mb"]), xlim=(0, 1.08 * pictures[-1]))
+    last.set_xlabel("pictures of 256 pixels", fontsize=10.5)
+    last.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
+    figure.suptitle("A step's time grows as its arithmetic, its memory by what is kept for the gradients", fontsize=13)
     return figure

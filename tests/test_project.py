@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from cyclegan_lib.ablation import by_arm, read_table
+from cyclegan_lib.benchmark import summary
 from cyclegan_lib.metrics import mean_and_interval
 from cyclegan_lib.train import demo_config, parse_config
 
@@ -195,6 +196,13 @@ def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
     assert f"and {found['background 1.0']} when all do" in readme
     assert f"({found['confounded, identity 0']} without, {found['confounded, identity 10']} with weight 10)" in readme
     assert f"{len({(row['experiment'], row['arm'], row['seed']) for row in scores}) - 9} runs" in readme  # 9: shared
+
+
+def test_the_readmes_benchmark_is_the_committed_one():
+    readme, files = (ROOT / "README.md").read_text(), sorted((ROOT / "data" / "benchmark").glob("*.json"))
+    assert files and (ROOT / "data" / "benchmark" / "cost.png").is_file()
+    for path in files:
+        assert summary(json.loads(path.read_text())) in readme, path.name
 
 
 def test_commands_to_train_are_the_demos():
