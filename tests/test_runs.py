@@ -355,6 +355,14 @@ def stop_at(trainer, step):
     trainer.model.step = step_
 
 
+def test_a_run_that_was_stopped_says_how_to_go_on_when_it_is_begun_again(tiny_config):
+    config = tiny_config(checkpoint_interval=0)
+    stop_at(trainer := Trainer(config), 2)
+    trainer.run()
+    with pytest.raises(UserError, match="give another --run_name, --resume auto to go on, or --overwrite"):
+        Trainer(config)
+
+
 def test_the_same_trainer_goes_on_where_it_was_interrupted(tiny_config):
     """A notebook's cell that is run again; `overwrite` is for earlier runs, not for this one."""
     whole = train(tiny_config(run_name="whole"))
