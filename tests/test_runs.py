@@ -107,6 +107,19 @@ def test_a_manifest_that_was_made_up_is_refused(run_folder):
         runs.read_checkpoint(path.parent)
 
 
+@pytest.mark.parametrize("change", [
+    {"files": {"../../secret": {"bytes": 1, "sha256": ""}}}, {"files": {}}, {"files": None}, {"settings": []},
+    {"step": True}, {"step": -1}, {"more": 1},
+])  # fmt: skip
+def test_a_manifest_with_a_right_seal_and_wrong_content_is_refused(run_folder, change):
+    path = run_folder / "step_7" / "manifest.json"
+    content = {**json.loads(path.read_text()), **change}
+    content.pop("sha256")
+    path.write_text(json.dumps({**content, "sha256": runs.seal(content)}))
+    with pytest.raises(UserError, match="manifest.json: damaged"):
+        runs.read_checkpoint(path.parent)
+
+
 def test_a_checkpoint_from_before_manifests_can_be_gone_on_from(run_folder, model):
     for path in run_folder.glob("*/manifest.json"):
         path.unlink()

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -142,7 +142,7 @@ def disk_filled(config, seed=0):
     process = start(config)
     assert wait_for(config, rng.randint(6, 3 * config.num_epochs // 2), process)
     disk, ballast = config.output_root, config.output_root / "ballast"
-    with open(ballast, "wb") as file:
+    with suppress(OSError), open(ballast, "wb", buffering=0) as file:  # it may be full before: the run writes as well
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         file.write(bytes(max(0, free - rng.randrange(200_000))))
     _, errors = process.communicate(timeout=PATIENCE)
