@@ -186,7 +186,7 @@ def grows(config, steps, every):
     def look(trainer):
         if trainer.step % every == 0:
             gc.collect()
-            figures = sum(isinstance(thing, matplotlib.figure.Figure) for thing in gc.get_objects())
+            figures = sum(issubclass(type(thing), matplotlib.figure.Figure) for thing in gc.get_objects())
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             seen.append({
                 "step": trainer.step, "memory": pages * os.sysconf("SC_PAGE_SIZE"),
