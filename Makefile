@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full lab venv lint results ablation debugging zoo benchmark explorer notebooks address
+.PHONY: demo test test-full torture lab venv lint results ablation debugging zoo benchmark explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
 
@@ -20,6 +20,10 @@ test-full: venv lint  ## the same with the notebooks as a learner runs them
 	$(PY) -m pytest
 	$(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=1800 playground.ipynb notebooks
+
+torture: venv  ## small runs killed, stopped and out of room until they have to end right (half an hour), and files fuzzed
+	$(PY) tests/torture.py $(ARGS)
+	$(PY) -m pytest -q tests/test_fuzz.py --hypothesis-profile=torture
 
 lab: venv  ## JupyterLab, at the playground
 	.venv/bin/jupyter lab playground.ipynb

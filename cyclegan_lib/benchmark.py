@@ -214,7 +214,10 @@ def in_new_process(function, *args):
 
 
 def kept_megabytes(model, real_A, real_B):
-    """What the forward passes of a generator step keep for the backward passes, in megabytes."""
+    """What a generator step keeps, in megabytes: all weights with a gradient and two moments of Adam, and
+    what the forward passes keep for the backward ones.
+    """
+    weights = [p for network in model.networks.values() for p in network.parameters()]
     kept = {}
 
     def keep(tensor):
@@ -223,6 +226,8 @@ def kept_megabytes(model, real_A, real_B):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model.generator_step(model.in_layout(real_A), model.in_layout(real_B))
+    for weight in weights:
+        kept[weight.untyped_storage().data_ptr()] = 4 * weight.untyped_storage().nbytes()
     return sum(kept.values()) / 1e6
 
 
@@ -299,6 +304,8 @@ def measure_loader_memory(counts):
 
 
 def _loader_memory(root):
+    # Once without memory, for what decoding itself takes when it is first called.
+    list(training_batches(UnpairedDataset(root, (256, 256), memory_budget=0), 1, 0, 20))
     before = memory_of_process("VmRSS")
     data = UnpairedDataset(root, (256, 256), memory_budget=LOADER_BUDGET)
     list(training_batches(data, 1, 0, 20))

@@ -342,23 +342,23 @@ def cost(found, loader):
 
     Args:
         found: {what grows: [{"value", "ms", "gflop", "memory_mb", "kept_mb"}]}. The dashed lines are
-            predictions from one point, the first: time grows as the arithmetic does, and memory
-            by what the forward passes keep for the backward ones.
+            predictions from one point: from the last, where time is all arithmetic, and from the
+            first, what memory is more by more weights and more kept for the backward passes.
         loader: {"budget_mb", "points": [{"pictures", "memory_mb"}]}.
     """
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     grid = figure.add_gridspec(2, len(found) + 1, width_ratios=[1] * len(found) + [1.25])
     rows = {"ms": "seconds a step", "memory_mb": "memory in GB"}
     for column, (name, points) in enumerate(found.items()):
-        values, first = [point["value"] for point in points], points[0]
+        values, first, last = [point["value"] for point in points], points[0], points[-1]
         expected = {
-            "ms": [first["ms"] * point["gflop"] / first["gflop"] for point in points],
+            "ms": [last["ms"] * point["gflop"] / last["gflop"] for point in points],
             "memory_mb": [first["memory_mb"] + point["kept_mb"] - first["kept_mb"] for point in points],
         }
         for row, (what, label) in enumerate(rows.items()):
             axes = figure.add_subplot(grid[row, column])
             measured = [point[what] / 1000 for point in points]
-            predicted = "as the arithmetic" if what == "ms" else "as what is kept"
+            predicted = "as the arithmetic" if what == "ms" else "as what it keeps"
             axes.plot(values, measured, "o", color="black", markersize=6, label="measured")
             axes.plot(values, [value / 1000 for value in expected[what]], "--", color="#777777", label=predicted)
             axes.set(xlim=(0, 1.08 * values[-1]), ylim=(0, None), xticks=[value for value in values if value != 96])
@@ -367,15 +367,18 @@ def cost(found, loader):
                 axes.set_ylabel(label, fontsize=11)
                 axes.set_ylim(0, 1.5 * max(measured + [value / 1000 for value in expected[what]]))
                 axes.legend(fontsize=9, loc="upper left", handlelength=1.5, borderpad=0.3)
-    last = figure.add_subplot(grid[:, -1])
+    right = figure.add_subplot(grid[:, -1])
     pictures = [point["pictures"] for point in loader["points"]]
-    last.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o", color="black", markersize=6)
-    last.axhline(loader["budget_mb"], color="black", linestyle="--", linewidth=1)
-    last.text(
+    right.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o", color="black", markersize=6)
+    right.axhline(loader["budget_mb"], color="black", linestyle="--", linewidth=1)
+    right.text(
         0.97 * pictures[-1], 1.03 * loader["budget_mb"], f"budget: {loader['budget_mb']} MB", fontsize=10, ha="right"
     )
-    last.set(ylim=(0, 1.35 * loader["budget_mb"]), xlim=(0, 1.08 * pictures[-1]))
-    last.set_xlabel("pictures of 256 pixels", fontsize=10.5)
-    last.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
-    figure.suptitle("A step's time grows as its arithmetic, its memory by what is kept for the gradients", fontsize=13)
+    right.set(ylim=(0, 1.35 * loader["budget_mb"]), xlim=(0, 1.08 * pictures[-1]))
+    right.set_xlabel("pictures of 256 pixels", fontsize=10.5)
+    right.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
+    figure.suptitle(
+        "A step's time grows as its arithmetic, its memory as what it keeps: weights, and activations for the gradients",
+        fontsize=13,
+    )
     return figure

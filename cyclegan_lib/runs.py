@@ -106,6 +106,8 @@ def read_checkpoint(folder):
         content = json.loads(path.read_bytes())
         if content.pop("sha256") != seal(content) or not is_count(content["step"]):
             raise ValueError
+        if content["files"].keys() != set(FILES) or not isinstance(content["settings"], dict):
+            raise ValueError
         return Checkpoint(folder, **content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged") from None

@@ -29,7 +29,7 @@ from cyclegan_lib.datasets import (
     workers_for,
 )
 from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, report
-from cyclegan_lib.files import remove, write_whole
+from cyclegan_lib.files import remove, sync, write_whole
 from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
@@ -72,7 +72,7 @@ class TrainConfig:
     but for the batch size (1 in the paper). The others' defaults are the paper's too.
     """
 
-    start_from: int = option(0, "go on after this epoch's checkpoint; 0: from the beginning")
+    start_from: int = option(0, "go on after this epoch's checkpoint, whatever --resume says; 0: do not")
     num_epochs: int = option(200, "an epoch is once through the larger of the two sides")
     dataset_name: str = option("horse2zebra", "a folder in data_root; water2wine is drawn if it isn't there")
     batch_size: int = option(10, "pictures of each side in a step, those of all processes together")
@@ -425,8 +425,10 @@ class Trainer:
                 raise UserError(f"{folder}: no checkpoint in it is whole; give another --run_name, or --overwrite")
         for there in (folder, config.images_folder):
             if not config.overwrite and there.is_dir() and any(path.name[0] != "." for path in there.iterdir()):
-                last = f", --resume auto or --start_from {epochs[-1]} to go on" if epochs else ""
-                raise UserError(f"{there} holds an earlier run; give another --run_name{last}, or --overwrite")
+                ways = ["--resume auto"] * bool(runs.checkpoints_of(folder)[0])
+                ways += [f"--start_from {epoch}" for epoch in epochs[-1:]]
+                go_on = f", {' or '.join(ways)} to go on" if ways else ""
+                raise UserError(f"{there} holds an earlier run; give another --run_name{go_on}, or --overwrite")
         return None
 
     def _had_begun(self, damaged):
@@ -493,6 +495,7 @@ class Trainer:
             remove(config.images_folder)
             remove(config.models_folder)
         config.models_folder.mkdir(parents=True, exist_ok=True)
+        sync(config.models_folder.parent)
         record = {field_.name: getattr(config, field_.name) for field_ in dataclasses.fields(config)}
         record |= self.settings
         record |= {"changes": self.changes, "python": platform.python_version()}

@@ -13,8 +13,9 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -141,7 +142,7 @@ def disk_filled(config, seed=0):
     process = start(config)
     assert wait_for(config, rng.randint(6, 3 * config.num_epochs // 2), process)
     disk, ballast = config.output_root, config.output_root / "ballast"
-    with open(ballast, "wb") as file:
+    with suppress(OSError), open(ballast, "wb", buffering=0) as file:  # it may be full before: the run writes as well
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         file.write(bytes(max(0, free - rng.randrange(200_000))))
     _, errors = process.communicate(timeout=PATIENCE)
@@ -185,7 +186,7 @@ def grows(config, steps, every):
     def look(trainer):
         if trainer.step % every == 0:
             gc.collect()
-            figures = sum(isinstance(thing, matplotlib.figure.Figure) for thing in gc.get_objects())
+            figures = sum(issubclass(type(thing), matplotlib.figure.Figure) for thing in gc.get_objects())
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             seen.append({
                 "step": trainer.step, "memory": pages * os.sysconf("SC_PAGE_SIZE"),
@@ -212,41 +213,50 @@ def main():
     parser.add_argument("--disks", type=int, default=5, help="disks that fill")
     parser.add_argument("--steps", type=int, default=20_000, help="steps of the run whose memory is watched")
     parser.add_argument("--seed", type=int, default=0, help="decides what is not left to chance")
-    parser.add_argument("--work", type=Path, required=True, help="a new folder for the runs; it stays")
     args = parser.parse_args()
-    data = write_dataset(args.work / "data" / "tiny", num_train=6, num_test=4, size=32).parent
+    with tempfile.TemporaryDirectory() as work:
+        torture(args, Path(work))
+
+
+def say(what):
+    print(what, flush=True)
+
+
+def torture(args, work):
+    """All of it, with a line for each part."""
+    data = write_dataset(work / "data" / "tiny", num_train=6, num_test=4, size=32).parent
     for name, changes, kills in (
         ("fp32", {}, args.kills),
         ("2 workers", dict(num_workers=2), args.kills // 5),
         ("bf16", dict(precision="bf16"), args.kills // 5),
     ):
-        peace, tortured = (make_config(data, args.work / name / how, **changes) for how in ("peace", "tortured"))
+        peace, tortured = (make_config(data, work / name / how, **changes) for how in ("peace", "tortured"))
         if kills > 20:
             peace, tortured = (dataclasses.replace(config, num_epochs=60) for config in (peace, tortured))
         finish(peace)
         killed, in_a_save = killed_again_and_again(tortured, kills, args.seed)
         check_history(tortured)
         assert result(tortured) == result(peace), name
-        print(f"{name}: {killed} kills, {in_a_save} of them while a checkpoint was written or removed; the same end")
-    peace, notebook = (make_config(data, args.work / how) for how in ("notebook_peace", "notebook"))
+        say(f"{name}: {killed} kills, {in_a_save} of them while a checkpoint was written or removed; the same end")
+    peace, notebook = (make_config(data, work / how) for how in ("notebook_peace", "notebook"))
     finish(peace)
     stopped_in_a_notebook(notebook, args.seed)
     assert result(notebook) == result(peace)
-    print("notebook, command, notebook: the same end")
+    say("notebook, command, notebook: the same end")
     for number in range(args.disks):
-        with small_disk(args.work / f"disk_{number}", megabytes=40) as there:
+        with small_disk(work / f"disk_{number}", megabytes=40) as there:
             if not there:
-                print("no disk can be made (only root can): none was filled")
+                say("no disk can be made (only root can): none was filled")
                 break
-            config = make_config(data, args.work / f"disk_{number}")
-            print(f"disk {number}: {disk_filled(config, args.seed + number)}")
+            config = make_config(data, work / f"disk_{number}")
+            say(f"disk {number}: {disk_filled(config, args.seed + number)}")
             assert result(config) == result(peace)
-            print("  made room: the same end")
-    config = make_config(data, args.work / "long", checkpoint_minutes=0.0, checkpoint_interval=30, sample_interval=100)
+            say("  made room: the same end")
+    config = make_config(data, work / "long", checkpoint_minutes=0.0, checkpoint_interval=30, sample_interval=100)
     seen = grows(config, args.steps, every=300)
     for row in seen[:: max(1, len(seen) // 10)]:
-        print(row)
-    print(f"memory after {args.steps} steps: at most {check_growth(seen):+.1%} of that after {seen[0]['step']}")
+        say(row)
+    say(f"memory after {args.steps} steps: at most {check_growth(seen):+.1%} of that after {seen[0]['step']}")
 
 
 if __name__ == "__main__":
