@@ -378,7 +378,7 @@ def cost(found, loader):
     right.set_xlabel("pictures of 256 pixels", fontsize=10.5)
     right.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
     figure.suptitle(
-        "A step's time grows as its arithmetic, its memory as what it keeps: weights, and activations for the gradients",
+        "A step's time grows as its arithmetic, its memory as what it keeps: weights, and layers' inputs",
         fontsize=13,
     )
     return figure
