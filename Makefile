@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full torture lab venv lint results ablation debugging zoo photograph explorer notebooks address
+.PHONY: demo test test-full torture lab venv lint results ablation debugging zoo photograph benchmark explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
 
@@ -45,6 +45,10 @@ zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores
 
 photograph: venv  ## the longer training behind notebook 08, a quarter of an hour
 	$(PY) .ci/photograph.py
+
+benchmark: venv  ## the textbook step against ours on this machine, and the README's tables of it: goes on where it was
+	$(PY) -m cyclegan_lib.benchmark $(ARGS)
+	$(PY) .ci/speed.py
 
 explorer: venv  ## data/explorer.html and the animation, from what the experiment left
 	$(PY) -m cyclegan_lib.page

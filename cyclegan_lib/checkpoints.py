@@ -40,15 +40,17 @@ UNUSED = ("running_mean", "running_var", "num_batches_tracked")
 OFFICIAL_FILES = {"G_AB": "latest_net_G_A", "G_BA": "latest_net_G_B", "D_A": "latest_net_D_B", "D_B": "latest_net_D_A"}
 EXPORTED_SIZES = ((64, 64), (128, 256), (100, 60))  # at which an export has to agree with PyTorch
 LARGEST = 4096  # channels, width and depth of a network that is taken for one
+BUFFERS = ("fake_A_buffer", "fake_B_buffer")
 AGREEMENT = 1e-4  # of pictures in [-1, 1]
 
 
-def save_checkpoint(folder, model, facts, settings=None, changes=()):
+def save_checkpoint(folder, model, facts, settings=None, changes=(), buffers=None):
     """Write `model` (a `CycleGAN`) to `folder`, whole or not at all. What was there is kept until it is.
 
     Args:
         facts: what else to remember, as a JSON-able dict: the architecture, the step, …
         settings, changes: for the manifest, see `runs.Checkpoint`.
+        buffers: what `buffers_of` gives in each process of a training; only `model`'s by default.
 
     Raises:
         UserError: if it cannot be written, on a full disk, say.
@@ -59,9 +61,10 @@ def save_checkpoint(folder, model, facts, settings=None, changes=()):
     for name in ("optimizer_G", "optimizer_D"):
         for i, state in getattr(model, name).state_dict()["state"].items():
             tensors |= {f"{name}.{i}.{key}": value for key, value in state.items()}
-    for name in ("fake_A_buffer", "fake_B_buffer"):
-        state = getattr(model, name).state_dict()
-        tensors[name], rest[name] = state["pictures"], state["rng"]
+    for rank, states in enumerate(buffers or [buffers_of(model)]):
+        for name, state in states.items():
+            key = buffer_key(name, rank)
+            tensors[key], rest[key] = state["pictures"], state["rng"]
     shutil.rmtree(partial, ignore_errors=True)
     try:
         with named(folder):
@@ -75,10 +78,22 @@ def save_checkpoint(folder, model, facts, settings=None, changes=()):
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def load_checkpoint(folder, model):
+def buffers_of(model):
+    """{name: the state} of a model's two buffers of fakes, on the CPU."""
+    states = {name: getattr(model, name).state_dict() for name in BUFFERS}
+    return {name: state | {"pictures": state["pictures"].cpu()} for name, state in states.items()}
+
+
+def buffer_key(name, rank):
+    """What the buffer of a training's process is called in a checkpoint; the first one's by its name alone."""
+    return f"{name}.{rank}" if rank else name
+
+
+def load_checkpoint(folder, model, rank=0):
     """Put `model` (a `CycleGAN` of the same architecture) where `save_checkpoint` left it.
 
-    Returns the facts that were saved.
+    Each process of a training, by its `rank`, gets its own buffers; one that was not there when the
+    checkpoint was saved begins with empty ones. Returns the facts that were saved.
 
     Raises:
         UserError: naming the file that is missing, damaged, or of another architecture.
@@ -89,13 +104,13 @@ def load_checkpoint(folder, model):
     path = folder / "state.safetensors"
     tensors, facts = read_tensors(path)
     try:
-        _load_state(model, tensors, facts)
+        _load_state(model, tensors, facts, rank)
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError):
         raise UserError(f"{path}: not the state of a training run") from None
     return facts
 
 
-def _load_state(model, tensors, facts):
+def _load_state(model, tensors, facts, rank):
     """Put what is not networks into `model`, and take it out of the facts."""
     for name in ("optimizer_G", "optimizer_D"):
         optimizer = getattr(model, name)
@@ -113,9 +128,13 @@ def _load_state(model, tensors, facts):
             }:
                 raise ValueError
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for name in ("fake_A_buffer", "fake_B_buffer"):
-        pictures = tensors[name].to(model.device)
-        getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts.pop(name)})
+    for name in BUFFERS:
+        key = buffer_key(name, rank)
+        if rank == 0 or key in tensors:
+            pictures = tensors[key].to(model.device)
+            getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts[key]})
+    for key in [key for key in facts if key.startswith(BUFFERS)]:
+        del facts[key]
     scaler = facts.pop("scaler")
     if scaler:  # empty where the run was not in fp16 when it was saved; then it begins anew
         model.scaler.load_state_dict(scaler)

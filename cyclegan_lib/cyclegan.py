@@ -1,5 +1,8 @@
 """Four networks and two updates: the generator step and the discriminator step."""
 
+import importlib.util
+import os
+import shutil
 from contextlib import nullcontext
 
 import torch
@@ -18,6 +21,7 @@ class CycleGAN:
 
     Pictures are (N, channels, H, W) in [-1, 1]. The arguments are those of
     `train.TrainConfig`; `precision` is "fp32", "bf16" or "fp16" (`resolve_precision`).
+    With `compiled` the networks are compiled at their first step (see `has_compiler`).
     Two models with the same seed start from the same weights, whatever `output_norm` is,
     so that they differ in nothing else.
     """
@@ -26,17 +30,21 @@ class CycleGAN:
         self, channels=3, base_channels=64, num_residual=9, output_norm="none",
         discriminator_instance=False, lambda_adversarial=1.0, lambda_cycle=10.0, lambda_identity=0.0,
         gan_mode="lsgan", lr=2e-4, no_init=False, seed=0, device="cpu", precision="fp32",
+        compiled=False,
     ):  # fmt: skip
         self.lambda_adversarial = lambda_adversarial
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
-        self.gan_mode, self.precision = gan_mode, precision
+        self.gan_mode, self.precision, self.compiled = gan_mode, precision, compiled
         self.device = torch.device(device)
 
         def network(number, kind, *args):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(4 * seed + number)
                 made = kind(channels, base_channels, *args)
-                return (made if no_init else init_weights(made)).to(self.device)
+                made = (made if no_init else init_weights(made)).to(self.device)
+            if compiled:
+                made.compile(dynamic=False)
+            return made
 
         self.G_AB = network(0, Generator, num_residual, output_norm)
         self.G_BA = network(1, Generator, num_residual, output_norm)
@@ -51,6 +59,7 @@ class CycleGAN:
         adam = dict(lr=lr, betas=(0.5, 0.999), fused=self.device.type in ("cpu", "cuda"))
         self.optimizer_G = torch.optim.Adam(generators, **adam)
         self.optimizer_D = torch.optim.Adam(discriminators, **adam)
+        self.before_update = None  # called with an optimiser's parameters once their gradients are there
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @property
@@ -68,6 +77,7 @@ class CycleGAN:
         `adversarial`, `identity` and `loss_D` are means over the two directions, without λ;
         `loss_G` is what the generators minimise. `identity` is None when λ_identity is 0.
         """
+        real_A, real_B = self.in_layout(real_A), self.in_layout(real_B)
         losses, fake_A, fake_B = self.generator_step(real_A, real_B)
         losses["loss_D"] = self.discriminator_step(real_A, real_B, fake_A, fake_B)
         self.scaler.update()
@@ -117,14 +127,24 @@ class CycleGAN:
 
     def _discriminator_loss(self, D, real, fake):
         """½ (loss on real + loss on fake): halved so that D learns slower (the paper, 7.1)."""
-        scores = D(torch.cat([real, fake.to(real.dtype)]))
+        scores = D(torch.cat([real, self.in_layout(fake.to(real.dtype))]))
         on_real = adversarial_loss(scores[: len(real)], True, self.gan_mode)
         on_fake = adversarial_loss(scores[len(real) :], False, self.gan_mode)
         return 0.5 * (on_real + on_fake)
 
+    def in_layout(self, pictures):
+        """Channels last on CPUs, where convolutions are faster so; every layer keeps the layout of its input.
+
+        Not where the networks are compiled: what the compiler makes of the norms is slower then.
+        """
+        last = self.device.type == "cpu" and not self.compiled
+        return pictures.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
     def _update(self, optimizer, loss):
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
+        if self.before_update:
+            self.before_update(optimizer.param_groups[0]["params"])
         self.scaler.step(optimizer)
 
     def _freeze_discriminators(self, frozen):
@@ -148,9 +168,9 @@ class CycleGAN:
             G.eval()
         fakes, recs = [], []
         for batch in real.split(batch_size):
-            fake = there(batch.to(self.device))
+            fake = there.forward(batch.to(self.device))  # by its name: not compiled again for other sizes
             fakes.append(fake.cpu())
-            recs.append(back(fake).cpu())
+            recs.append(back.forward(fake).cpu())
         for G in (there, back):
             G.train()
         return torch.cat(fakes), torch.cat(recs)
@@ -185,3 +205,11 @@ def resolve_precision(name, device):
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     has_bf16 = device == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
     return "bf16" if has_bf16 else "fp32"
+
+
+def has_compiler(device):
+    """Whether `torch.compile` can work here: it needs a C++ compiler for CPUs, and Triton for CUDA."""
+    if device == "cuda":
+        return importlib.util.find_spec("triton") is not None
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
+    return any(shutil.which(name) for name in names if name)

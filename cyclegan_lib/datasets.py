@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.cli import Parser, UserError, plain_name
 from cyclegan_lib.download import NAMES, download
+from cyclegan_lib.processes import share
 from cyclegan_lib.scenes import RANGES, SPLITS, drawn_size, read_scenes, write_dataset
 from torchvision.transforms.v2 import functional as TF
 
@@ -307,11 +308,13 @@ class UnpairedDataset(Dataset):
 class BatchNumbers:
     """The sample numbers of every batch of a run, from batch `first` to before batch `last`.
 
-    No batch spans two epochs, so an epoch's last one may be smaller.
+    No batch spans two epochs, so an epoch's last one may be smaller. Of several processes each
+    gets its share, see `processes.share`.
     """
 
-    def __init__(self, dataset, batch_size, first, last):
+    def __init__(self, dataset, batch_size, first, last, rank=0, count=1):
         self.length, self.batch_size, self.first, self.last = len(dataset), batch_size, first, last
+        self.rank, self.count = rank, count
         self.per_epoch = -(-self.length // batch_size)
 
     def __len__(self):
@@ -319,18 +322,36 @@ class BatchNumbers:
 
     def __iter__(self):
         for step in range(self.first, self.last):
-            epoch, batch = divmod(step, self.per_epoch)
-            start, end = batch * self.batch_size, min((batch + 1) * self.batch_size, self.length)
-            yield range(epoch * self.length + start, epoch * self.length + end)
+            yield self.share(step)[0]
+
+    def share(self, step):
+        """(the sample numbers of this process in a step's batch, their part of the batch)."""
+        epoch, batch = divmod(step, self.per_epoch)
+        start, end = batch * self.batch_size, min((batch + 1) * self.batch_size, self.length)
+        return share(range(epoch * self.length + start, epoch * self.length + end), self.rank, self.count)
 
 
-def training_batches(dataset, batch_size, first=0, last=1, num_workers=0, pin_memory=False):
-    """A `DataLoader` over batches `first` … `last` - 1: (real_A, real_B), each (N, C, H, W)."""
-    numbers = BatchNumbers(dataset, batch_size, first, last)
+def training_batches(dataset, batch_size, first=0, last=1, num_workers=0, pin_memory=False, rank=0, count=1):
+    """A `DataLoader` over batches `first` … `last` - 1: (real_A, real_B), each (N, C, H, W).
+
+    `batch_size` counts the pictures of all `count` processes; this is number `rank`.
+    """
+    numbers = BatchNumbers(dataset, batch_size, first, last, rank, count)
     return DataLoader(
         dataset, batch_sampler=numbers, num_workers=num_workers, pin_memory=pin_memory,
         generator=torch.Generator(),  # its own: it would take a number from the global one
     )  # fmt: skip
+
+
+def workers_for(dataset, device):
+    """How many processes should load pictures so that a training does not wait for them.
+
+    None where pictures lie in memory, nor beside a CPU's steps, which are long and need its cores;
+    nor outside of Linux, where each process would first import torch, from a notebook in vain.
+    """
+    if dataset.pictures is not None or device != "cuda" or sys.platform != "linux":
+        return 0
+    return min(8, os.cpu_count())
 
 
 def load_split(root, split, size, channels=3, limit=None):

@@ -393,3 +393,54 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title, sm
         figure.text(0.708, (bottom + 32) / high, name, ha="right", va="center", fontsize=8)
     figure.text(0.33, 0.985, title, ha="center", va="top", fontsize=11)
     return figure
+
+
+GROWS = {"pixels": "pixels of a side", "batch": "pictures in a batch", "num_residual": "residual blocks",
+         "base_channels": "channels of the first layers"}  # fmt: skip
+
+
+def cost(found, loader):
+    """How a training step's time and memory grow, and the memory of the loader.
+
+    Args:
+        found: {what grows: [{"value", "ms", "gflop", "memory_mb", "kept_mb"}]}. The dashed lines are
+            predictions from one point: from the last, where time is all arithmetic, and from the
+            first, what memory is more by more weights and more kept for the backward passes.
+        loader: {"budget_mb", "points": [{"pictures", "memory_mb"}]}.
+    """
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    grid = figure.add_gridspec(2, len(found) + 1, width_ratios=[1] * len(found) + [1.25])
+    rows = {"ms": "seconds a step", "memory_mb": "memory in GB"}
+    for column, (name, points) in enumerate(found.items()):
+        values, first, last = [point["value"] for point in points], points[0], points[-1]
+        expected = {
+            "ms": [last["ms"] * point["gflop"] / last["gflop"] for point in points],
+            "memory_mb": [first["memory_mb"] + point["kept_mb"] - first["kept_mb"] for point in points],
+        }
+        for row, (what, label) in enumerate(rows.items()):
+            axes = figure.add_subplot(grid[row, column])
+            measured = [point[what] / 1000 for point in points]
+            predicted = "as the arithmetic" if what == "ms" else "as what it keeps"
+            axes.plot(values, measured, "o", color="black", markersize=6, label="measured")
+            axes.plot(values, [value / 1000 for value in expected[what]], "--", color="#777777", label=predicted)
+            axes.set(xlim=(0, 1.08 * values[-1]), ylim=(0, None), xticks=[value for value in values if value != 96])
+            axes.set_xlabel(GROWS[name], fontsize=10.5)
+            if column == 0:
+                axes.set_ylabel(label, fontsize=11)
+                axes.set_ylim(0, 1.5 * max(measured + [value / 1000 for value in expected[what]]))
+                axes.legend(fontsize=9, loc="upper left", handlelength=1.5, borderpad=0.3)
+    right = figure.add_subplot(grid[:, -1])
+    pictures = [point["pictures"] for point in loader["points"]]
+    right.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o", color="black", markersize=6)
+    right.axhline(loader["budget_mb"], color="black", linestyle="--", linewidth=1)
+    right.text(
+        0.97 * pictures[-1], 1.03 * loader["budget_mb"], f"budget: {loader['budget_mb']} MB", fontsize=10, ha="right"
+    )
+    right.set(ylim=(0, 1.35 * loader["budget_mb"]), xlim=(0, 1.08 * pictures[-1]))
+    right.set_xlabel("pictures of 256 pixels", fontsize=10.5)
+    right.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
+    figure.suptitle(
+        "A step's time grows as its arithmetic, its memory as what it keeps: weights, and layers' inputs",
+        fontsize=13,
+    )
+    return figure

@@ -106,6 +106,8 @@ def read_checkpoint(folder):
         content = json.loads(path.read_bytes())
         if content.pop("sha256") != seal(content) or not is_count(content["step"]):
             raise ValueError
+        if content["files"].keys() != set(FILES) or not isinstance(content["settings"], dict):
+            raise ValueError
         return Checkpoint(folder, **content)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged") from None
@@ -225,11 +227,15 @@ class History:
     Args:
         step: where the run goes on; what the file has of later steps is dropped.
         skips: whether some losses may be no number: fp16's scaler skips such a step, and goes on.
+        writes: False in the processes of a training that only look for what has diverged.
     """
 
-    def __init__(self, run_folder, step=0, skips=False, tensorboard=False):
+    def __init__(self, run_folder, step=0, skips=False, tensorboard=False, writes=True):
         self.path = Path(run_folder) / "history.jsonl"
-        self.waiting, self.board, self.diverged, self.skips = [], None, None, skips
+        self.waiting, self.board, self.diverged, self.skips, self.writes = [], None, None, skips, writes
+        self.has_gaps = False
+        if not writes:
+            return
         rows = read_history(self.path, step)
         self.has_gaps = [row["step"] for row in rows] != list(range(1, step + 1))
         write_whole(self.path, "".join(json.dumps(row) + "\n" for row in rows))
@@ -252,8 +258,9 @@ class History:
         if not all(finite) and not (self.skips and any(finite)):
             self.diverged = rows[finite.index(False)]
             rows = rows[: finite.index(False)]
-        with named(self.path), open(self.path, "a") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        if self.writes:
+            with named(self.path), open(self.path, "a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
         if self.board:
             for row in rows:
                 for name in ("lr", *LOSSES):

@@ -19,13 +19,21 @@ from tqdm.auto import tqdm
 
 from cyclegan_lib import checkpoints, plots, runs
 from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
-from cyclegan_lib.cyclegan import DEVICES, PRECISIONS, CycleGAN, resolve_device, resolve_precision
-from cyclegan_lib.datasets import BatchNumbers, UnpairedDataset, load_split, prepare_dataset, training_batches
+from cyclegan_lib.cyclegan import DEVICES, PRECISIONS, CycleGAN, has_compiler, resolve_device, resolve_precision
+from cyclegan_lib.datasets import (
+    BatchNumbers,
+    UnpairedDataset,
+    load_split,
+    prepare_dataset,
+    training_batches,
+    workers_for,
+)
 from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, report
-from cyclegan_lib.files import remove, write_whole
+from cyclegan_lib.files import remove, sync, write_whole
 from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
+from cyclegan_lib.processes import Processes
 from cyclegan_lib.runs import LOSSES, History, is_finite, read_history
 
 RESUME = ("never", "auto")
@@ -45,7 +53,7 @@ HARMLESS = (
 SCHEDULE = ("num_epochs", "max_steps", "decay_epoch")
 RANGES = {
     "start_from": (0, 10**6), "num_epochs": (1, 10**6), "batch_size": (1, 10**4), "num_residual": (1, 100),
-    "base_channels": (1, 1024), "seed": (0, 2**31), "num_workers": (0, 128), "sample_interval": (0, 10**6),
+    "base_channels": (1, 1024), "seed": (0, 2**31), "sample_interval": (0, 10**6),
     "checkpoint_interval": (0, 10**6), "keep_checkpoints": (0, 10**6),
 }  # fmt: skip
 
@@ -63,10 +71,10 @@ class TrainConfig:
     but for the batch size (1 in the paper). The others' defaults are the paper's too.
     """
 
-    start_from: int = option(0, "go on after this epoch's checkpoint; 0: from the beginning")
+    start_from: int = option(0, "go on after this epoch's checkpoint, whatever --resume says; 0: do not")
     num_epochs: int = option(200, "an epoch is once through the larger of the two sides")
     dataset_name: str = option("horse2zebra", "a folder in data_root; water2wine is drawn if it isn't there")
-    batch_size: int = option(10, "pictures of each side in a step")
+    batch_size: int = option(10, "pictures of each side in a step, those of all processes together")
     img_height: int = option(256, "pixels, a multiple of 4")
     img_width: int = option(256, "pixels, a multiple of 4")
     channels: int = option(3, "3: colour, 1: grey", choices=(1, 3))
@@ -84,7 +92,8 @@ class TrainConfig:
     no_augment: bool = option(False, "show training pictures whole and as they are: no random crop, no flip")
     seed: int = option(0, "decides weights, order, crops and flips")
     precision: str = option("auto", "auto: what the device is good at", choices=PRECISIONS)
-    num_workers: int = option(0, "processes that load pictures")
+    compile: bool = option(False, "compile the networks first, for hours of training (needs a C++ compiler or Triton)")
+    num_workers: int | None = option(None, "processes that load pictures (default: as many as it takes)", type=int)
     sample_interval: int = option(1, "epochs between two sample sheets; 0: only at the end")
     checkpoint_interval: int = option(10, "epochs between two checkpoints; 0: only at the end")
     checkpoint_minutes: float = option(0.0, "minutes between two checkpoints, within epochs too; 0: none of these")
@@ -117,6 +126,8 @@ class TrainConfig:
                 wrong.append(f"--{name} must be a multiple of 4, from 24 to 8192, not {size}")
         if self.max_steps is not None and self.max_steps < 1:
             wrong.append(f"--max_steps must be at least 1, not {self.max_steps}")
+        if self.num_workers is not None and not 0 <= self.num_workers <= 128:
+            wrong.append(f"--num_workers must be 0 to 128, not {self.num_workers}")
         if self.decay_epoch is not None and not 0 <= self.decay_epoch <= self.num_epochs:
             wrong.append(f"--decay_epoch must be 0 to --num_epochs ({self.num_epochs}), not {self.decay_epoch}")
         for name in ("dataset_name",) if self.run_name is None else ("dataset_name", "run_name"):
@@ -181,6 +192,7 @@ class Trainer:
 
     Attributes:
         model: the `CycleGAN`.
+        processes: the `Processes` that train it, this one among them.
         step, epoch, total_steps, steps_per_epoch: where it is; step counts those that are done.
         test: {"A", "B"}: up to 100 test pictures of each side, (N, channels, H, W).
         checkpoint: the folder of the newest checkpoint, once there is one.
@@ -197,9 +209,17 @@ class Trainer:
         self.config = config
         self.device = resolve_device(config.device)
         self.precision = resolve_precision(config.precision, self.device)
+        self.processes = Processes(self.device)
+        with self.processes.quietly():
+            self._prepare()
+
+    def _prepare(self):
+        config = self.config
+        self._check_together()
         self._check_folders()
         found = self._find_checkpoint()
-        self.root = prepare_dataset(config.data_root, config.dataset_name, max(config.size))
+        with self.processes.one_after_another():
+            self.root = prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         self.data = UnpairedDataset(self.root, config.size, config.channels, config.seed, not config.no_augment)
         self.test = {d: load_split(self.root, f"test{d}", config.size, config.channels, 100) for d in "AB"}
         self.counts = [len(paths) for paths in self.data.paths.values()]
@@ -218,7 +238,7 @@ class Trainer:
             "lambda_adversarial", "lambda_cycle", "lambda_identity", "gan_mode", "lr", "no_init", "seed",
         )  # fmt: skip
         settings = {name: getattr(config, name) for name in names}
-        self.model = CycleGAN(**settings, device=self.device, precision=self.precision)
+        self.model = CycleGAN(**settings, device=self.device, precision=self.precision, compiled=config.compile)
         if found:
             self._go_on(found)
 
@@ -263,24 +283,31 @@ class Trainer:
         Where it was stopped, `run` again goes on.
 
         Args:
-            callback: called with this `Trainer` now and then (every 25 steps and every epoch),
+            callback: in the main process called with this `Trainer` now and then (every 25 steps and every epoch),
                 to draw something, say. It must leave the model as it is.
 
         Raises:
             UserError: if another process trains this run, if a loss or a weight is no longer a
                 finite number, or the disk is full; what was saved before stays.
         """
+        if not self.processes.is_main:
+            return self._train(None, show_bar=False)
         with runs.only_process(self.config.models_folder):
             self._make_folders()
             return self._train(callback, show_bar)
 
     def _train(self, callback, show_bar):
-        config, began, first = self.config, time.perf_counter(), self.step
-        self._log = log = History(config.models_folder, first, self.precision == "fp16", config.tensorboard)
+        config, began, first, others = self.config, time.perf_counter(), self.step, self.processes
+        self._log = log = History(
+            config.models_folder, first, self.precision == "fp16", config.tensorboard, others.is_main
+        )
         if log.has_gaps:
             print(f"warning: {log.path} does not have all of the {first} steps that were done", file=sys.stderr)
         pinned = self.device == "cuda"
-        batches = training_batches(self.data, config.batch_size, first, self.total_steps, config.num_workers, pinned)
+        workers = workers_for(self.data, self.device) if config.num_workers is None else config.num_workers
+        batches = training_batches(
+            self.data, config.batch_size, first, self.total_steps, workers, pinned, others.rank, others.count
+        )
         batches.worker_init_fn = _leave_signals_to_the_trainer
         self._saved_at = time.monotonic()
         with log, _StopSignals() as stop, _bar(self, show_bar) as bar:
@@ -289,13 +316,17 @@ class Trainer:
                 real_B = real_B.to(self.device, non_blocking=pinned)
                 lr = learning_rate(config, self.step, self.total_steps, self.steps_per_epoch)
                 self.model.set_lr(lr)
-                losses = self.model.step(real_A, real_B)
+                _, weight = batches.batch_sampler.share(self.step)
+                if others.count > 1:
+                    self.model.before_update = functools.partial(others.sum_gradients, weight=weight)
+                losses = others.sum_losses(self.model.step(real_A, real_B), weight)
                 self.step += 1
                 log.add(self.step, self.epoch, lr, losses)
                 bar.update()
                 is_last = self.step == self.total_steps
+                is_asked_to_stop, is_time_to_save = others.agree(stop.asked, self._is_time_to_save())
                 ends_epoch = self.step % self.steps_per_epoch == 0
-                if self.step % FLUSH_STEPS == 0 or ends_epoch or stop.asked or is_last:
+                if self.step % FLUSH_STEPS == 0 or ends_epoch or is_asked_to_stop or is_last:
                     bar.set_description(f"epoch {self.epoch}/{config.num_epochs}", refresh=False)
                     bar.set_postfix(log.flush())
                     self._stop_if_diverged(log.diverged)
@@ -303,9 +334,9 @@ class Trainer:
                         callback(self)
                 if ends_epoch and not is_last:
                     self._end_epoch()
-                if stop.asked:
+                if is_asked_to_stop:
                     break
-                if self._is_time_to_save() and not is_last:
+                if is_time_to_save and not is_last:
                     self._save_checkpoint(f"step_{self.step}")
             bar.close()
             self.stopped = self.step < self.total_steps
@@ -315,7 +346,7 @@ class Trainer:
             elif callback:  # it was finished already: draw it all the same
                 callback(self)
             self._save_pictures(f"step_{self.step}" if self.stopped else f"epoch_{self.epoch:03d}")
-        if not self.stopped:
+        if not self.stopped and others.is_main:
             self._save_scores(anew=self.step > first)
         return self
 
@@ -344,6 +375,19 @@ class Trainer:
         found, _ = runs.checkpoints_of(self.config.models_folder)
         there = f"--resume auto goes on from {found[-1].folder.name}" if found else "nothing had been saved before"
         return f"{there}; try a lower --lr (it was {self.config.lr:g}) or --precision fp32"
+
+    def _check_together(self):
+        """Refuse what several processes cannot train, and what cannot be compiled."""
+        count, config = self.processes.count, self.config
+        if config.batch_size < count:
+            raise UserError(
+                f"--batch_size {config.batch_size} for {count} processes: each needs a picture of every batch"
+            )
+        if count > 1 and config.output_norm == "batch":
+            raise UserError("--output_norm batch: its statistics are of whole batches; start one process")
+        if config.compile and not has_compiler(self.device):
+            what = "Triton (pip install triton)" if self.device == "cuda" else "a C++ compiler (g++ or clang++, say)"
+            raise UserError(f"--compile needs {what}, and there is none here; train without it")
 
     def _check_folders(self):
         """Refuse folders that cannot be made, and packages that are not there."""
@@ -380,8 +424,10 @@ class Trainer:
                 raise UserError(f"{folder}: no checkpoint in it is whole; give another --run_name, or --overwrite")
         for there in (folder, config.images_folder):
             if not config.overwrite and there.is_dir() and any(path.name[0] != "." for path in there.iterdir()):
-                last = f", --resume auto or --start_from {epochs[-1]} to go on" if epochs else ""
-                raise UserError(f"{there} holds an earlier run; give another --run_name{last}, or --overwrite")
+                ways = ["--resume auto"] * bool(runs.checkpoints_of(folder)[0])
+                ways += [f"--start_from {epoch}" for epoch in epochs[-1:]]
+                go_on = f", {' or '.join(ways)} to go on" if ways else ""
+                raise UserError(f"{there} holds an earlier run; give another --run_name{go_on}, or --overwrite")
         return None
 
     def _had_begun(self, damaged):
@@ -402,7 +448,7 @@ class Trainer:
     @functools.cached_property
     def settings(self):
         """All that a checkpoint's manifest says of how it was trained, {name: value}."""
-        data = {"pictures": self.counts, "training_pictures": fingerprint(self.data)}
+        data = {"pictures": self.counts, "training_pictures": fingerprint(self.data), "processes": self.processes.count}
         return {**self._options(), **data, "torch": torch.__version__}
 
     def _differences(self, found):
@@ -429,7 +475,7 @@ class Trainer:
 
     def _go_on(self, found):
         read_history(self.config.models_folder / "history.jsonl", found.step)  # if it is damaged: better to know now
-        checkpoints.load_checkpoint(found.folder, self.model)
+        checkpoints.load_checkpoint(found.folder, self.model, self.processes.rank)
         self.step, self.checkpoint, self._saved_step = found.step, found.folder, found.step
         if self.step < self.total_steps:
             print(f"going on from {found.folder}, after step {self.step} of {self.total_steps}")
@@ -448,6 +494,7 @@ class Trainer:
             remove(config.images_folder)
             remove(config.models_folder)
         config.models_folder.mkdir(parents=True, exist_ok=True)
+        sync(config.models_folder.parent)
         record = {field_.name: getattr(config, field_.name) for field_ in dataclasses.fields(config)}
         record |= self.settings
         record |= {"changes": self.changes, "python": platform.python_version()}
@@ -489,14 +536,20 @@ class Trainer:
         self._log.flush()
         self._stop_if_diverged(self._log.diverged)
         self._stop_if_not_finite()
+        if self._saved_step != self.step:
+            buffers = self.processes.gather(checkpoints.buffers_of(self.model))
+        self._saved_at = time.monotonic()
+        if not self.processes.is_main:
+            self._saved_step = self.step
+            return
         self._log.sync()
         facts = {name_: getattr(config, name_) for name_ in FIXED}
         facts |= {"step": self.step, "epoch": self.epoch, "pictures": self.counts}
         if self._saved_step != self.step:
-            checkpoints.save_checkpoint(config.models_folder / name, self.model, facts, self.settings, self.changes)
-            self.checkpoint, self._saved_step = config.models_folder / name, self.step
+            folder = config.models_folder / name
+            checkpoints.save_checkpoint(folder, self.model, facts, self.settings, self.changes, buffers)
+            self.checkpoint, self._saved_step = folder, self.step
         runs.tidy(config.models_folder, config.keep_checkpoints, self._is_spared, self.step == self.total_steps)
-        self._saved_at = time.monotonic()
 
     def _is_spared(self, epoch):
         """--keep_checkpoints spares epochs with a sample sheet, where sheets are rarer than checkpoints."""
@@ -504,6 +557,8 @@ class Trainer:
         return sheets > saved > 0 and epoch % sheets == 0
 
     def _save_pictures(self, name):
+        if not self.processes.is_main:
+            return
         folder = self.config.images_folder
         sheet = plots.picture_rows(self.sheet(), f"{self.config.name} after epoch {self.epoch} (test pictures)")
         write_whole(folder / f"{name}.png", plots.to_png(sheet))
@@ -582,8 +637,14 @@ def parse_config(argv=None):
 
 
 def train(config, callback=None):
-    """Train as `config` says. Returns the finished, or interrupted, `Trainer`."""
-    return Trainer(config).run(callback)
+    """Train as `config` says. Returns the finished, or interrupted, `Trainer`.
+
+    `accelerate.notebook_launcher(train, (config,), num_processes=2)` trains on two GPUs. It would send
+    what each process returns, networks and all, to the notebook: of several, none returns anything.
+    """
+    trainer = Trainer(config).run(callback)
+    trainer.processes.close()
+    return trainer if trainer.processes.count == 1 else None
 
 
 def fit(config, steps=None, minutes=None):
@@ -607,18 +668,39 @@ def main(argv=None):
     config, parser = parse_config(argv)
     with parser.one_line_errors():
         trainer = Trainer(config)
-        count_A, count_B = trainer.counts
-        print(
-            f"{config.name}: {count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}, "
-            f"{trainer.total_steps} steps, {trainer.device}, {trainer.precision}"
-        )
-        if config.output_norm == "instance":
-            print(
-                f"InstanceNorm at the output: on average cycle_A cannot go below {trainer.floors['A']:.3f} "
-                f"nor cycle_B below {trainer.floors['B']:.3f}, however long this trains"
-            )
+        if trainer.processes.is_main:
+            announce(trainer)
         was_finished = trainer.step >= trainer.total_steps
         trainer.run()
+        trainer.processes.close()
+    with trainer.processes.quietly():
+        conclude(trainer, was_finished)
+
+
+def announce(trainer):
+    """Say what will be trained, on what."""
+    config, (count_A, count_B), count = trainer.config, trainer.counts, trainer.processes.count
+    together = f", {count} processes" if count > 1 else ""
+    print(
+        f"{config.name}: {count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}, "
+        f"{trainer.total_steps} steps, {trainer.device}, {trainer.precision}{together}"
+    )
+    if count == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
+        print(
+            "warning: accelerate launch started one process; if more were asked for, use "
+            "torchrun --nproc_per_node 2 -m cyclegan_lib.train with the same options", file=sys.stderr,
+        )  # fmt: skip
+    if config.output_norm == "instance":
+        print(
+            f"InstanceNorm at the output: on average cycle_A cannot go below {trainer.floors['A']:.3f} "
+            f"nor cycle_B below {trainer.floors['B']:.3f}, however long this trains"
+        )
+
+
+def conclude(trainer, was_finished):
+    """Say how it ended; with exit code 130 if it was stopped."""
+    if not trainer.processes.is_main and not trainer.stopped:
+        return
     if trainer.stopped:
         print(
             f"\nstopped at step {trainer.step} of {trainer.total_steps}; saved {trainer.checkpoint}. "
@@ -629,7 +711,7 @@ def main(argv=None):
         print(score_table(trainer.scores))
     print(report(trainer.diagnosis(), trainer.step))
     took = "" if was_finished else f"trained for {trainer.seconds_training:.0f} s; "
-    print(f"{took}networks in {trainer.checkpoint}, pictures in {config.images_folder}")
+    print(f"{took}networks in {trainer.checkpoint}, pictures in {trainer.config.images_folder}")
 
 
 def score_table(scores):

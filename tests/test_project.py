@@ -14,6 +14,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from cyclegan_lib.ablation import by_arm, read_table
+from cyclegan_lib.benchmark import summary
 from cyclegan_lib.metrics import mean_and_interval
 from cyclegan_lib.train import demo_config, parse_config
 
@@ -51,7 +52,8 @@ def test_conda_users_get_the_same():
 
 def test_ranges_admit_colabs_own_packages():
     """Versions of a Colab that is some time behind: nothing large may be installed again."""
-    colab = {"torch": "2.6.0", "torchvision": "0.21.0", "numpy": "2.0.2", "ipywidgets": "7.7.1", "pillow": "11.1.0",
+    colab = {"accelerate": "1.3.0", "torch": "2.6.0",
+             "torchvision": "0.21.0", "numpy": "2.0.2", "ipywidgets": "7.7.1", "pillow": "11.1.0",
              "matplotlib": "3.10.0", "safetensors": "0.5.3", "tqdm": "4.67.1",
              "filelock": "3.18.0"}  # fmt: skip
     for text in PYPROJECT["project"]["dependencies"]:
@@ -196,6 +198,13 @@ def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
     assert f"{len({(row['experiment'], row['arm'], row['seed']) for row in scores}) - 9} runs" in readme  # 9: shared
 
 
+def test_the_readmes_benchmark_is_the_committed_one():
+    readme, files = (ROOT / "README.md").read_text(), sorted((ROOT / "data" / "benchmark").glob("*.json"))
+    assert files and (ROOT / "data" / "benchmark" / "cost.png").is_file()
+    for path in files:
+        assert summary(json.loads(path.read_text())) in readme, path.name
+
+
 def test_commands_to_train_are_the_demos():
     """The line in the README for those without make, and the playground's, do what `make demo` does."""
     for name in ("README.md", "playground.ipynb"):
@@ -227,10 +236,10 @@ def test_the_layout_in_the_readme_names_every_module():
 
 FLOORS = [
     {"cli", "files", "torchvision_shim", "exercises"},
-    {"models", "losses", "plots", "scenes", "download", "runs"},
+    {"models", "losses", "plots", "scenes", "download", "processes", "runs"},
     {"cyclegan", "checkpoints", "strips", "datasets", "metrics"},
     {"diagnose", "translate", "train", "widgets"},
-    {"ablation", "page"},
+    {"ablation", "page", "benchmark"},
 ]
 
 

@@ -107,6 +107,19 @@ def test_a_manifest_that_was_made_up_is_refused(run_folder):
         runs.read_checkpoint(path.parent)
 
 
+@pytest.mark.parametrize("change", [
+    {"files": {"../../secret": {"bytes": 1, "sha256": ""}}}, {"files": {}}, {"files": None}, {"settings": []},
+    {"step": True}, {"step": -1}, {"more": 1},
+])  # fmt: skip
+def test_a_manifest_with_a_right_seal_and_wrong_content_is_refused(run_folder, change):
+    path = run_folder / "step_7" / "manifest.json"
+    content = {**json.loads(path.read_text()), **change}
+    content.pop("sha256")
+    path.write_text(json.dumps({**content, "sha256": runs.seal(content)}))
+    with pytest.raises(UserError, match="manifest.json: damaged"):
+        runs.read_checkpoint(path.parent)
+
+
 def test_a_checkpoint_from_before_manifests_can_be_gone_on_from(run_folder, model):
     for path in run_folder.glob("*/manifest.json"):
         path.unlink()
@@ -353,6 +366,14 @@ def stop_at(trainer, step):
         return plain(real_A, real_B)
 
     trainer.model.step = step_
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on_when_it_is_begun_again(tiny_config):
+    config = tiny_config(checkpoint_interval=0)
+    stop_at(trainer := Trainer(config), 2)
+    trainer.run()
+    with pytest.raises(UserError, match="give another --run_name, --resume auto to go on, or --overwrite"):
+        Trainer(config)
 
 
 def test_the_same_trainer_goes_on_where_it_was_interrupted(tiny_config):

@@ -12,6 +12,7 @@ import torch
 from cyclegan_lib import checkpoints
 from cyclegan_lib.cli import UserError
 from cyclegan_lib.cyclegan import CycleGAN
+from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Discriminator, Generator, init_weights
 
 
@@ -123,6 +124,24 @@ def test_another_architecture_is_told_by_its_first_key(tmp_path, change, named):
     torch.save(weights, tmp_path / "other.pth")
     with pytest.raises(UserError, match=named):
         checkpoints.load_generator(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        {"num_residual": 10**9}, {"num_residual": 0}, {"num_residual": 1.0}, {"base_channels": "4"},
+        {"base_channels": 10**6}, {"channels": True}, {"channels": None}, {"output_norm": "layer"}, {"output_norm": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_architecture_that_cannot_be_is_refused_before_it_is_built(tmp_path, fact):
+    facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none", **fact}
+    for name in ("G_AB", "D_A"):
+        write_tensors(tmp_path / f"{name}.safetensors", {"model.1.bias": torch.zeros(3)}, facts)
+    with pytest.raises(UserError, match=f"G_AB.safetensors: .*{next(iter(fact))}"):
+        checkpoints.load_generator(tmp_path / "G_AB.safetensors")
+    with pytest.raises(UserError, match=f"safetensors: .*{next(iter(fact))}"):
+        checkpoints.export(tmp_path, "official", tmp_path / "out")
 
 
 def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch, site):

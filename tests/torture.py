@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import matplotlib.figure
@@ -142,7 +142,7 @@ def disk_filled(config, seed=0):
     process = start(config)
     assert wait_for(config, rng.randint(6, 3 * config.num_epochs // 2), process)
     disk, ballast = config.output_root, config.output_root / "ballast"
-    with open(ballast, "wb") as file:
+    with suppress(OSError), open(ballast, "wb", buffering=0) as file:  # it may be full before: the run writes as well
         free = os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize
         file.write(bytes(max(0, free - rng.randrange(200_000))))
     _, errors = process.communicate(timeout=PATIENCE)
@@ -186,7 +186,7 @@ def grows(config, steps, every):
     def look(trainer):
         if trainer.step % every == 0:
             gc.collect()
-            figures = sum(isinstance(thing, matplotlib.figure.Figure) for thing in gc.get_objects())
+            figures = sum(issubclass(type(thing), matplotlib.figure.Figure) for thing in gc.get_objects())
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             seen.append({
                 "step": trainer.step, "memory": pages * os.sysconf("SC_PAGE_SIZE"),

@@ -1,0 +1,121 @@
+"""Several processes that train one model, each on its share of every batch.
+
+    torchrun --nproc_per_node 2 -m cyclegan_lib.train …
+    accelerate launch --multi_gpu --num_processes 2 -m cyclegan_lib.train …
+    accelerate.notebook_launcher(train, (config,), num_processes=2)
+
+Every process holds all networks. Gradients are summed over the processes before each update, so all
+make the same one. `DistributedDataParallel` does that for one forward a backward; here a generator
+goes forward twice or thrice, and discriminators are frozen in between: one sum is shorter, and exact.
+"""
+
+import contextlib
+import os
+
+import torch
+from torch import distributed
+
+from cyclegan_lib.cli import UserError
+
+
+class Processes:
+    """Those that a launcher started for this training; one, and nothing to do, without a launcher.
+
+    Attributes:
+        count, rank, is_main: how many there are, which this is (from 0), whether it is the first,
+            the only one that writes, prints and shows a bar.
+
+    Args:
+        device: "cpu", "cuda", …
+
+    Raises:
+        UserError: if the device is not for several, or there are more processes than GPUs.
+    """
+
+    def __init__(self, device):
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), 0
+        if self.count > 1:
+            self._join(device)
+        self.is_main = self.rank == 0
+
+    def _join(self, device):
+        from accelerate import PartialState  # only here: it holds a process to the first device asked for
+
+        if device not in ("cpu", "cuda"):
+            raise UserError(f"--device {device}: several processes train on cpu or cuda only")
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+        if device == "cuda" and here > torch.cuda.device_count():
+            raise UserError(
+                f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each, or --device cpu"
+            )
+        self._state = PartialState(cpu=device == "cpu")
+        self.rank = self._state.process_index
+        # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
+        self._by_cpu = distributed.new_group(backend="gloo")
+
+    def one_after_another(self):
+        """A context that the first process passes before the others enter it: it makes what they find."""
+        return self._state.main_process_first() if self.count > 1 else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def quietly(self):
+        """A context in which only the first process prints; errors are raised in all."""
+        with contextlib.ExitStack() as stack:
+            if not self.is_main:
+                nowhere = stack.enter_context(open(os.devnull, "w"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
+                stack.enter_context(contextlib.redirect_stderr(nowhere))
+            yield
+
+    def agree(self, *flags):
+        """Each flag as it is True in any process: all go the same way, at the same step."""
+        if self.count == 1:
+            return flags
+        raised = torch.tensor(flags, dtype=torch.uint8)
+        distributed.all_reduce(raised, distributed.ReduceOp.MAX, group=self._by_cpu)
+        return tuple(flag > 0 for flag in raised.tolist())
+
+    def sum_gradients(self, parameters, weight):
+        """Put Σ weight · gradient over the processes into every parameter's gradient.
+
+        The losses are means over a process's pictures: with its part of the batch as `weight`, this is
+        the gradient of the mean over the whole batch, also where the parts differ.
+        """
+        gradients = [parameter.grad for parameter in parameters]
+        summed = torch.cat([gradient.flatten() for gradient in gradients]) * weight
+        distributed.all_reduce(summed)
+        for gradient, piece in zip(gradients, summed.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(piece.view_as(gradient))
+
+    def sum_losses(self, losses, weight):
+        """{name: Σ weight · loss} over the processes; None stays None."""
+        if self.count == 1:
+            return losses
+        names = [name for name, loss in losses.items() if loss is not None]
+        summed = torch.stack([losses[name] for name in names]) * weight
+        distributed.all_reduce(summed)
+        return losses | dict(zip(names, summed, strict=True))
+
+    def gather(self, value):
+        """[value of each process, by rank] in the first process; None in the others. Tensors must be on the CPU."""
+        if self.count == 1:
+            return [value]
+        found = [None] * self.count if self.is_main else None
+        distributed.gather_object(value, found, group=self._by_cpu)
+        return found
+
+    def close(self):
+        """Leave the group, when no process has anything to say to the others any more."""
+        if self.count > 1:
+            self._state.wait_for_everyone()
+            self._state.destroy_process_group()
+
+
+def share(numbers, rank, count):
+    """(the numbers of a batch that are for process `rank` of `count`, their part of the batch).
+
+    No number goes to two, none is left out. Of a batch with fewer numbers than processes, an epoch's
+    last one, some take the first number along, with weight 0: they have to be there for every sum.
+    """
+    own = numbers[rank::count]
+    return (own, len(own) / len(numbers)) if own else (numbers[:1], 0.0)
