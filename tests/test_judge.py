@@ -148,7 +148,8 @@ def checkpoint(tmp_path, tiny_root):
     for number, name in enumerate(("G_AB", "G_BA")):
         torch.manual_seed(number)
         write_tensors(folder / f"{name}.safetensors", init_weights(Generator(3, 4, 1)).state_dict(), facts)
-    write_tensors(folder / "state.safetensors", {}, facts)
+    for name in ("D_A", "D_B", "state"):
+        write_tensors(folder / f"{name}.safetensors", {}, {**facts, "step": 1})
     return folder.parent
 
 

@@ -237,8 +237,8 @@ def test_the_layout_in_the_readme_names_every_module():
 FLOORS = [
     {"cli", "files", "torchvision_shim", "exercises"},
     {"models", "losses", "plots", "scenes", "download", "processes", "runs"},
-    {"cyclegan", "checkpoints", "strips", "datasets", "metrics"},
-    {"diagnose", "translate", "train", "widgets"},
+    {"cyclegan", "checkpoints", "strips", "collect", "datasets", "metrics"},
+    {"diagnose", "judge", "translate", "train", "widgets"},
     {"ablation", "page", "benchmark"},
 ]
 
