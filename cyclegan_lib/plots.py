@@ -127,14 +127,15 @@ def distributions(pictures, title=None):
     figure = Figure(figsize=(10, 2.7), layout="constrained")
     panels = figure.subplots(1, 4)
     colours = dict(zip(pictures, (COLOURS["A"], "black", COLOURS["B"]), strict=True))
-    bins, edge_bins = np.linspace(-1, 1, 41), np.linspace(0, 0.5, 41)
+    bins = np.linspace(-1, 1, 41)
+    edge_bins = np.arange(-0.5, 100, 4) / 127.5  # whole steps of 8 bits: others would be combed
     for name, pile in pictures.items():
         style = dict(histtype="step", density=True, color=colours[name], linewidth=1.6, label=name)
         for axes, values, channel in zip(panels, pile.unbind(1), ("red", "green", "blue"), strict=False):
             axes.hist(values.flatten().cpu().numpy(), bins, **style)
             axes.set(title=channel, xlabel="value", yticks=[])
         edges = np.concatenate([pile.diff(dim=dim).abs().flatten().cpu().numpy() for dim in (2, 3)])
-        panels[3].hist(edges.clip(0, 0.5), edge_bins, **style)
+        panels[3].hist(edges, edge_bins, **style)
     panels[3].set(title="edges", xlabel="|difference| of neighbours", yscale="log", yticks=[])
     panels[3].minorticks_off()
     panels[0].set_ylabel("share of pixels")
