@@ -18,6 +18,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -310,7 +311,7 @@ def read_history(path, last=math.inf):
                 raise UserError(f"{path}: line {number} is damaged; delete it and what follows to go on") from None
             if row["step"] > last:
                 break
-            rows.append(row)
+            rows.append({sys.intern(name): value for name, value in row.items()})  # else each row has names of its own
     return rows
 
 
