@@ -146,7 +146,7 @@ def steps_at(shares, steps):
 
 def base_config(**changes):
     """`demo_config`, narrower and shorter, so that sixty runs fit into an evening."""
-    base = dict(base_channels=12, num_residual=3, lr=1e-3, num_epochs=NO_LIMIT, sample_interval=0)
+    base = dict(base_channels=12, num_residual=3, lr=1e-3, num_epochs=NO_LIMIT, sample_interval=0, num_workers=0)
     return demo_config(**{**base, **changes})
 
 
@@ -442,7 +442,7 @@ def describe(args):
         dataset_name=args.dataset_name, img_height=args.size, img_width=args.size, max_steps=args.steps,
         batch_size=args.batch_size, precision=args.precision,
     )  # fmt: skip
-    left_out = (*WHERE, "seed", "device", "checkpoint_minutes")
+    left_out = (*WHERE, "seed", "device", "checkpoint_minutes", "compile")
     return {
         "base": {key: value for key, value in dataclasses.asdict(base).items() if key not in left_out},
         "experiments": {name: dataclasses.asdict(EXPERIMENTS[name]) for name in args.experiments},
