@@ -114,7 +114,8 @@ def inception_scores(fakes, real, feature=2048):
         except ModuleNotFoundError:
             raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
         except OSError as error:
-            raise UserError(f"the weights for KID and FID cannot be downloaded ({error})") from None
+            reason = getattr(error, "reason", error)
+            raise UserError(f"the weights for KID and FID cannot be downloaded ({reason})") from None
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # KID draws its subsets
             for score in scores:
