@@ -121,7 +121,7 @@ def no_zip(archive, error):
         return f"the archive is damaged or was cut short ({error}); try again"
     for mark, what in (*OTHERS.items(), (b"", "a tar archive" if beginning[257:262] == b"ustar" else "something else")):
         if beginning.lstrip().startswith(mark):
-            return f"sent {what}, not a zip"
+            return f"{what}, not a zip"
     return None
 
 
