@@ -295,8 +295,13 @@ class UnpairedDataset(Dataset):
         return to_signed(picture)
 
     def _load_all(self, paths):
-        load = functools.partial(load_picture, size=self.load_size, channels=self.channels)
-        return torch.stack(map_pictures(load, paths, "reading training pictures"))
+        pictures = torch.empty(len(paths), self.channels, *self.load_size, dtype=torch.uint8)
+
+        def load(i):  # into its place: a list of pictures to be stacked would take their memory twice
+            pictures[i] = load_picture(paths[i], self.load_size, self.channels)
+
+        map_pictures(load, range(len(paths)), "reading training pictures")
+        return pictures
 
     def __getstate__(self):  # a cache cannot be sent to worker processes that are not forked
         return {**self.__dict__, "order": None}

@@ -10,6 +10,7 @@ from cyclegan_lib import benchmark, cyclegan, plots
 from cyclegan_lib.benchmark import Textbook, gflop, in_turn, kept_megabytes, random_batch
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import UnpairedDataset, workers_for
+from cyclegan_lib.models import InstanceNorm
 
 SMALL = dict(base_channels=4, num_residual=1, lambda_identity=5.0)
 ROW = {"device", "pixels", "batch", "precision", "textbook_ms", "ours_ms", "ratio", "gflop", "share_of_peak",
@@ -42,7 +43,9 @@ def weights_by_name(networks):
 
 @pytest.mark.parametrize("steps", [0, 50])
 @pytest.mark.parametrize("double", [True, False])
-def test_a_fast_step_is_the_textbook_step_from_any_state(steps, double, monkeypatch):
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_a_fast_step_is_the_textbook_step_from_any_state(steps, double, layout, monkeypatch):
+    monkeypatch.setattr(CycleGAN, "in_layout", lambda self, pictures: pictures.contiguous(memory_format=layout))
     model = CycleGAN(**SMALL, lr=2e-3)
     if double:
         in_double(monkeypatch, model)
@@ -66,6 +69,19 @@ def test_a_fast_step_is_the_textbook_step_from_any_state(steps, double, monkeypa
     for name, parameter in ours.items():
         difference = (parameter.grad - theirs[name].grad).norm() / theirs[name].grad.norm()
         assert difference < tolerance, name
+
+
+@pytest.mark.parametrize(("precision", "compiled", "last"), [("bf16", False, True), ("fp32", False, False),
+                                                             ("bf16", True, False)])  # fmt: skip
+def test_the_layout_is_channels_last_where_that_is_faster(precision, compiled, last):
+    model, seen = CycleGAN(**SMALL, precision=precision), []
+    model.compiled = compiled
+    for network in model.networks.values():
+        for layer in network.modules():
+            if isinstance(layer, InstanceNorm):
+                layer.register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
+    model.step(*random_batch(32, 2))
+    assert seen and all(x.is_contiguous(memory_format=torch.channels_last) == last for x in seen if min(x.shape) > 1)
 
 
 def test_the_textbook_has_torchs_own_layers_and_the_same_weights():

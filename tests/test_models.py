@@ -82,7 +82,13 @@ def test_discriminator_map_of_the_paper():
 
 def test_instance_norm_is_torchs():
     x = torch.randn(3, 5, 8, 6, dtype=torch.float64) * 3 + 2
-    assert torch.allclose(InstanceNorm(5)(x), nn.InstanceNorm2d(5)(x), atol=1e-12)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        ours, theirs = (x.clone().to(memory_format=layout).requires_grad_() for _ in range(2))
+        found, expected = InstanceNorm(5)(ours), nn.InstanceNorm2d(5)(theirs)
+        assert torch.allclose(found, expected, atol=1e-12) and found.is_contiguous(memory_format=layout)
+        for y in (found, expected):
+            (y**3).sum().backward()
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-12)
 
 
 def test_reflection_pad_is_torchs_and_keeps_bf16():

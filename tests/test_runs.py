@@ -481,8 +481,8 @@ def test_what_may_change_is_said_and_recorded(tiny_config, capsys):
     for text in ("--lr is 0.0001 and was 0.0002: from step 6 on no longer exact", "--precision is bf16 and was fp32"):
         assert text in said
     changes = [
-        (3, "num_epochs", 1, 2), (3, "num_workers", 0, 1), (3, "sample_interval", 0, 1),
-        (6, "lr", 2e-4, 1e-4), (6, "num_epochs", 2, 3), (6, "num_workers", 1, 0), (6, "precision", "fp32", "bf16"),
+        (3, "num_epochs", 1, 2), (3, "num_workers", None, 1), (3, "sample_interval", 0, 1),
+        (6, "lr", 2e-4, 1e-4), (6, "num_epochs", 2, 3), (6, "num_workers", 1, None), (6, "precision", "fp32", "bf16"),
         (6, "sample_interval", 1, 0),
     ]  # fmt: skip
     found = [tuple(change[key] for key in ("step", "setting", "was", "is")) for change in trainer.changes]
