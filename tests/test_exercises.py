@@ -614,7 +614,12 @@ def test_split_scenes_of_08(names_of_08):
         ("< share", "> share"),
     )  # fmt: skip
     first_part = solution.replace('rsplit("_", 1)', 'split("_", 1)')
-    assert judge(first_part).startswith("right"), "old_mill is old then, and still whole scenes"
+    assert judge(first_part).startswith("not right"), "mill_old and mill_new are two scenes"
+    one_more = solution.replace(
+        "return [name for",
+        "more = scenes.pop()\n    test += [name for name in names if name.startswith(more)]\n    return [name for",
+    )
+    assert "and then stop" in judge(one_more)
     one_by_one = (
         "import random\ndef split_scenes(names, share, seed=0):\n    names = sorted(names)\n"
         "    random.Random(seed).shuffle(names)\n    count = round(share * len(names))\n"
@@ -654,6 +659,7 @@ def test_side_by_side_of_08(names_of_08):
         (', "white"', ""),
         ("(left.width, 0)", "(0, 0)"),
         ("return row", "return row.paste(right)"),
+        ("    row.paste(left", "    left.paste(0, (0, 0, 1, 1))\n    row.paste(left"),
         ('"RGB", (left', 'left.mode, (left'),
     )  # fmt: skip
 
