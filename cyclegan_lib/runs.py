@@ -13,11 +13,13 @@ gone on from that does not agree with it, and the one before the newest is kept.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
 import re
 import shutil
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -295,23 +297,48 @@ def read_history(path, last=math.inf):
     Raises:
         UserError: naming the first line that is damaged, if it stands before step `last`.
     """
-    path, rows = Path(path), []
+    return list(_history_rows(Path(path), last))
+
+
+def read_curves(path, steps, most=4000):
+    """At most so many rows for a history of so many steps: means of as many rows as that takes.
+
+    A figure has no use for more, and its memory would grow with the run.
+    """
+    rows, group = _history_rows(Path(path)), math.ceil(steps / most)
+    if group <= 1:
+        return list(rows)
+    return [_mean_row(piece) for piece in iter(lambda: list(itertools.islice(rows, group)), [])]
+
+
+def _mean_row(rows):
+    """The last of some rows of a history, with the means of the losses that are there."""
+    means = {}
+    for name in LOSSES:
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return {**rows[-1], **means}
+
+
+def _history_rows(path, last=math.inf):
+    """The rows of `read_history`, one by one."""
     if not path.is_file():
-        return rows
+        return
+    done = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n") or (rows[-1]["step"] if rows else 0) >= last:
-                break
+            if not line.endswith(b"\n") or done >= last:
+                return
             try:
                 row = json.loads(line)
-                if not is_count(row["step"]):
+                done = row["step"]
+                if not is_count(done):
                     raise ValueError
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise UserError(f"{path}: line {number} is damaged; delete it and what follows to go on") from None
-            if row["step"] > last:
-                break
-            rows.append(row)
-    return rows
+            if done > last:
+                return
+            yield {sys.intern(name): value for name, value in row.items()}  # else each row has names of its own
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from cyclegan_lib.losses import GAN_MODES
 from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
 from cyclegan_lib.processes import Processes
-from cyclegan_lib.runs import LOSSES, History, is_finite, read_history
+from cyclegan_lib.runs import LOSSES, History, is_finite, read_curves, read_history
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 RESUME = ("never", "auto")
@@ -262,6 +262,11 @@ class Trainer:
     def history(self):
         """All rows of `history.jsonl` so far."""
         return read_history(self.config.models_folder / "history.jsonl")
+
+    @property
+    def curves(self):
+        """The history for `plots.loss_curves`: of a long run, means of some steps each."""
+        return read_curves(self.config.models_folder / "history.jsonl", self.step)
 
     def sheet(self, count=SHEET_PICTURES):
         """Rows of a sample sheet: the same test pictures every time, there and back."""
@@ -563,7 +568,7 @@ class Trainer:
         folder = self.config.images_folder
         sheet = plots.picture_rows(self.sheet(), f"{self.config.name} after epoch {self.epoch} (test pictures)")
         write_whole(folder / f"{name}.png", plots.to_png(sheet))
-        curves = plots.loss_curves(self.history, self.floors, f"{self.config.name}: losses")
+        curves = plots.loss_curves(self.curves, self.floors, f"{self.config.name}: losses")
         write_whole(folder / "curves.png", plots.to_png(curves))
 
     def _save_scores(self, anew):

@@ -105,7 +105,7 @@ class LiveTraining:
         if time.monotonic() - self.drawn < self.every and not at_end:
             return
         where = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
-        self.curves.draw(plots.loss_curves(trainer.history, trainer.floors, where))
+        self.curves.draw(plots.loss_curves(trainer.curves, trainer.floors, where))
         self.samples.draw(plots.picture_rows(trainer.sheet(), where))
         self.drawn = time.monotonic()
 

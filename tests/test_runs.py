@@ -589,6 +589,18 @@ def test_history_is_read_up_to_a_step(tmp_path):
         assert [row["step"] for row in read_history(path, last)] == list(range(1, min(last, 3) + 1))
 
 
+def test_curves_of_a_long_run_are_means_and_no_more_rows_than_asked_for(tmp_path):
+    path = tmp_path / "history.jsonl"
+    rows = [{"step": step, **dict.fromkeys(runs.LOSSES, float(step)), "identity": None} for step in range(1, 11)]
+    rows[0]["identity"] = 7.0  # as if its λ had been set to 0 then
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert runs.read_curves(path, 10, most=10) == rows == read_history(path)
+    found = runs.read_curves(path, 10, most=4)
+    assert [(row["step"], row["cycle_A"], row["identity"]) for row in found] == [
+        (3, 2.0, 7.0), (6, 5.0, None), (9, 8.0, None), (10, 10.0, None),
+    ]  # fmt: skip
+
+
 # Numbers that are no numbers
 
 
