@@ -16,6 +16,7 @@ import re
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,8 +117,8 @@ def random_batch(pixels, batch, device="cpu"):
     return [(torch.rand(batch, 3, pixels, pixels, generator=generator) * 2 - 1).to(device) for _ in "AB"]
 
 
-def in_turn(functions, rounds, device="cpu"):
-    """Median milliseconds of each of {name: function}, called in turn so that a busy machine slows all alike."""
+def in_turn(functions, rounds, device="cpu", of=statistics.median):
+    """Milliseconds of each of {name: function}, called in turn so that a busy machine slows all alike: the median."""
     times = {name: [] for name in functions}
     for round_ in range(rounds + 1):
         for name, function in functions.items():
@@ -127,7 +128,7 @@ def in_turn(functions, rounds, device="cpu"):
                 torch.cuda.synchronize()
             if round_:  # the first one is slow
                 times[name].append(1000 * (time.perf_counter() - began))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return {name: of(values) for name, values in times.items()}
 
 
 def matmul_peak(precision, device, side, rounds=5):
@@ -137,7 +138,7 @@ def matmul_peak(precision, device, side, rounds=5):
     pixels, kernel = a.t().reshape(1, side, -1, 32), b.reshape(side, side, 1, 1)
     with torch.inference_mode():
         ways = {"matmul": lambda: a @ b, "convolution": lambda: F.conv2d(pixels, kernel)}
-        return 2 * side**3 / min(in_turn(ways, rounds, device).values()) / 1e6
+        return 2 * side**3 / min(in_turn(ways, rounds, device, of=min).values()) / 1e6
 
 
 def gflop(model, real_A, real_B):
@@ -208,9 +209,9 @@ def memory_of_process(which):
 
 def in_new_process(function, *args):
     """function(*args), computed in a process that has done nothing before."""
-    with multiprocessing.get_context("spawn").Pool(1, initializer=torch.set_num_threads,
-                                                   initargs=(torch.get_num_threads(),)) as pool:  # fmt: skip
-        return pool.apply(function, args)
+    context, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        return pool.submit(function, *args).result()
 
 
 def kept_megabytes(model, real_A, real_B):
@@ -362,7 +363,8 @@ def machine_name(device):
         return torch.cuda.get_device_name()
     cpuinfo, name = Path("/proc/cpuinfo"), platform.processor() or platform.machine()
     found = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else None
-    return f"{found[1].strip() if found else name}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{found[1].strip() if found else name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 class Results:
