@@ -424,11 +424,11 @@ def cost(found, loader):
             predicted = "as the arithmetic" if what == "ms" else "as what it keeps"
             axes.plot(values, measured, "o", color="black", markersize=6, label="measured")
             axes.plot(values, [value / 1000 for value in expected[what]], "--", color="#777777", label=predicted)
-            axes.set(xlim=(0, 1.08 * values[-1]), ylim=(0, None), xticks=[value for value in values if value != 96])
-            axes.set_xlabel(GROWS[name], fontsize=10.5)
+            top = (1.5 if column == 0 else 1.1) * max(*measured, *(value / 1000 for value in expected[what]))
+            axes.set(xlim=(0, 1.08 * values[-1]), ylim=(0, top), xticks=[value for value in values if value != 96])
+            axes.set_xlabel(GROWS[name], fontsize=10)
             if column == 0:
                 axes.set_ylabel(label, fontsize=11)
-                axes.set_ylim(0, 1.5 * max(measured + [value / 1000 for value in expected[what]]))
                 axes.legend(fontsize=9, loc="upper left", handlelength=1.5, borderpad=0.3)
     right = figure.add_subplot(grid[:, -1])
     pictures = [point["pictures"] for point in loader["points"]]
