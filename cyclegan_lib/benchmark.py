@@ -425,11 +425,8 @@ def parts(device, precision, quick=False):
 def summary(found):
     """All that `Results` holds in words and tables, as the README has it."""
     parts = [f"**{found['machine']}**, torch {found['torch']}:", steps_table(found["rows"])]
-    rates = ", ".join(
-        f"{row['pictures_per_second']:,} pictures a second of {row['pixels']} pixels ({row['pictures']}), "
-        f"{row['waiting']:.1%} of a training spent waiting for them" for row in found["loader"]
-    )  # fmt: skip
-    parts.append(f"The loader: {rates}.")
+    if found["loader"]:
+        parts.append(loader_table(found["loader"]))
     if "compiled" in found:
         rates = ", ".join(
             f"{row['compiled_ms']:.0f} for {row['ours_ms']:.0f} ms at {row['pixels']} pixels, after "
@@ -446,6 +443,15 @@ def summary(found):
     if any(row["pixels"] == 256 for row in found["rows"]):
         parts.append(hours_table(found))
     return "\n\n".join(parts)
+
+
+def loader_table(rows):
+    lines = ["| the loader: pixels | pictures | a second | of a training spent waiting |", "|---|---|---|---|"]
+    lines += [
+        f"| {row['pixels']} | {row['pictures']} | {row['pictures_per_second']:,} | {row['waiting']:.1%} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
 
 
 def steps_table(rows):

@@ -11,7 +11,7 @@ import pytest
 from notebook_cells import NOTEBOOKS, NUMBERED, PLAYGROUND, code_cells, markdown, tags_of
 
 TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output", "raises-exception", "exercise", "checker"}
-MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2}
+MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2, "08_your_own_pictures.ipynb": 2}  # 08: photographs
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
