@@ -483,9 +483,9 @@ class Trainer:
         checkpoints.load_checkpoint(found.folder, self.model, self.processes.rank)
         self.step, self.checkpoint, self._saved_step = found.step, found.folder, found.step
         if self.step < self.total_steps:
-            print(f"going on from {found.folder}, after step {self.step} of {self.total_steps}")
+            print(f"going on from {self.config.name}/{found.folder.name}, after step {self.step} of {self.total_steps}")
         else:
-            print(f"{found.folder}: finished already, all {self.step} steps are done")
+            print(f"{self.config.name}/{found.folder.name}: finished already, all {self.step} steps are done")
 
     def _make_folders(self):
         config = self.config
