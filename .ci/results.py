@@ -9,11 +9,14 @@ from pathlib import Path
 
 import torch
 
-from cyclegan_lib import plots
-from cyclegan_lib.checkpoints import load_generator, saved_epochs
-from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor, weighted_l1
-from cyclegan_lib.scenes import counterfactual, read_scenes, render
-from cyclegan_lib.train import Trainer, demo_config, read_history
+from cyclegan_lib.pictures.weights import load_generator
+from cyclegan_lib.runs.folder import read_history, saved_epochs
+from cyclegan_lib.show import plots
+from cyclegan_lib.study.floor import output_norm_floor
+from cyclegan_lib.train import Trainer, demo_config
+from cyclegan_lib.water2wine.dataset import read_scenes
+from cyclegan_lib.water2wine.scenes import counterfactual, render
+from cyclegan_lib.water2wine.scores import SCORES, Water2WineTest, weighted_l1
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "data" / "demo"

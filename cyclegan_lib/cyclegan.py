@@ -7,7 +7,7 @@ from contextlib import nullcontext
 
 import torch
 
-from cyclegan_lib.cli import UserError
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.losses import FakeImageBuffer, adversarial_loss, cycle_loss, identity_loss
 from cyclegan_lib.models import Discriminator, Generator, init_weights
 

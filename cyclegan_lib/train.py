@@ -17,24 +17,21 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from cyclegan_lib import checkpoints, plots, runs
-from cyclegan_lib.cli import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.cyclegan import DEVICES, PRECISIONS, CycleGAN, has_compiler, resolve_device, resolve_precision
-from cyclegan_lib.datasets import (
-    BatchNumbers,
-    UnpairedDataset,
-    load_split,
-    prepare_dataset,
-    training_batches,
-    workers_for,
-)
-from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, report
+from cyclegan_lib.datasets import BatchNumbers, UnpairedDataset, load_split, training_batches, workers_for
+from cyclegan_lib.errors import Parser, UserError, out_of_range, plain_name
 from cyclegan_lib.files import remove, sync, write_whole
 from cyclegan_lib.losses import GAN_MODES
-from cyclegan_lib.metrics import SCORES, Water2WineTest, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
-from cyclegan_lib.processes import Processes
-from cyclegan_lib.runs import LOSSES, History, is_finite, read_curves, read_history
+from cyclegan_lib.pictures.check import prepare_dataset
+from cyclegan_lib.runs import checkpoint as checkpoints
+from cyclegan_lib.runs import folder as runs
+from cyclegan_lib.runs.folder import LOSSES, History, is_finite, read_curves, read_history
+from cyclegan_lib.runs.processes import Processes
+from cyclegan_lib.show import plots
+from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
+from cyclegan_lib.study.floor import output_norm_floor
+from cyclegan_lib.water2wine.scores import SCORES, Water2WineTest
 
 RESUME = ("never", "auto")
 SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the same

@@ -10,8 +10,8 @@ import hypothesis
 import pytest
 import torch
 
-from cyclegan_lib.scenes import write_dataset
 from cyclegan_lib.train import TrainConfig
+from cyclegan_lib.water2wine.dataset import write_dataset
 
 # The same examples every time in the suite, and no clock; `make torture` tries many more, new ones each time.
 hypothesis.settings.register_profile("suite", max_examples=800, deadline=None, database=None, derandomize=True)

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from cyclegan_lib import ablation, plots
-from cyclegan_lib.checkpoints import load_generator
-from cyclegan_lib.cli import UserError
-from cyclegan_lib.metrics import SCORES
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import OUTPUT_NORMS
-from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.pictures.weights import load_generator
+from cyclegan_lib.show import plots
+from cyclegan_lib.study import ablation
 from cyclegan_lib.train import TrainConfig
+from cyclegan_lib.water2wine.dataset import write_dataset
+from cyclegan_lib.water2wine.scores import SCORES
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "data" / "ablation"

@@ -15,11 +15,16 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_lib import ablation, checkpoints, datasets, metrics, scenes, translate
+from cyclegan_lib import datasets
 from cyclegan_lib import train as training
 from cyclegan_lib.files import read_tensors, write_tensors
+from cyclegan_lib.pictures import translate
+from cyclegan_lib.runs import checkpoint as checkpoints
+from cyclegan_lib.show.widgets import OwnPictures, TrainingControls
+from cyclegan_lib.study import ablation
+from cyclegan_lib.study import floor as metrics
 from cyclegan_lib.train import Trainer
-from cyclegan_lib.widgets import OwnPictures, TrainingControls
+from cyclegan_lib.water2wine import scenes
 
 COMMANDS = {
     "train": training.main, "datasets": datasets.main, "translate": translate.main, "metrics": metrics.main,

@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cyclegan_lib import benchmark, cyclegan, plots
+from cyclegan_lib import benchmark, cyclegan
 from cyclegan_lib.benchmark import Textbook, gflop, in_turn, kept_megabytes, random_batch
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import UnpairedDataset, workers_for
 from cyclegan_lib.models import InstanceNorm
+from cyclegan_lib.show import plots
 
 SMALL = dict(base_channels=4, num_residual=1, lambda_identity=5.0)
 ROW = {"device", "pixels", "batch", "precision", "textbook_ms", "ours_ms", "ratio", "gflop", "share_of_peak",

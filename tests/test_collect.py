@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_lib import collect
-from cyclegan_lib.cli import UserError
-from cyclegan_lib.datasets import check_dataset
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures import collect
+from cyclegan_lib.pictures.check import check_dataset
 
 
 def picture(seed, kind="png"):

@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from cyclegan_lib import cyclegan
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.cyclegan import CycleGAN, resolve_device, resolve_precision
+from cyclegan_lib.errors import UserError
 
 SMALL = dict(base_channels=4, num_residual=1)
 
@@ -125,7 +125,7 @@ def test_vanilla_is_cross_entropy():
 
 def test_the_floor_holds_in_training_and_only_with_the_norm():
     """Training on one picture: the norm keeps the cycle loss above the floor, without it it falls below."""
-    from cyclegan_lib.metrics import output_norm_floor
+    from cyclegan_lib.study.floor import output_norm_floor
 
     dark = torch.full((1, 3, 32, 32), 10.0) / 127.5 - 1
     dark[..., 8:16, 8:16] = 60 / 127.5 - 1

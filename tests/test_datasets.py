@@ -9,20 +9,19 @@ import torch
 from PIL import Image
 
 from cyclegan_lib import datasets
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import (
     UnpairedDataset,
-    check_dataset,
-    dataset_folder,
     find_pictures,
     load_picture,
     load_split,
     read_picture,
     to_signed,
     training_batches,
-    write_crops,
 )
-from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures.check import check_dataset, dataset_folder
+from cyclegan_lib.pictures.crops import write_crops
+from cyclegan_lib.water2wine.dataset import write_dataset
 
 
 def gradient(height=40, width=40):

@@ -9,9 +9,18 @@ import torch
 from notebook_cells import ROOT, definitions, numbered
 from zoo import INVERTED, counts, file_name, plan
 
-from cyclegan_lib.checkpoints import read_tensors
-from cyclegan_lib.diagnose import MINIMUM_STEPS, REPAIRS, Finding, diagnose, norm_at_the_output, probe, report, weights
+from cyclegan_lib.files import read_tensors
 from cyclegan_lib.models import InstanceNorm
+from cyclegan_lib.study.diagnose import (
+    MINIMUM_STEPS,
+    REPAIRS,
+    Finding,
+    diagnose,
+    norm_at_the_output,
+    probe,
+    report,
+    weights,
+)
 from cyclegan_lib.train import Trainer, main
 
 ZOO = ROOT / "data" / "debugging" / "zoo"

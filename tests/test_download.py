@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_lib import datasets, download
-from cyclegan_lib.cli import UserError
-from cyclegan_lib.scenes import SPLITS
+from cyclegan_lib import datasets
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures import download
+from cyclegan_lib.water2wine.dataset import SPLITS
 
 
 def picture(seed):

@@ -14,12 +14,13 @@ from torch import nn
 from cyclegan_lib import losses
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import load_split
-from cyclegan_lib.exercises import verdict
-from cyclegan_lib.judge import wasserstein
-from cyclegan_lib.metrics import Water2WineTest, output_norm_floor
 from cyclegan_lib.models import Generator
-from cyclegan_lib.scenes import read_scenes, write_dataset
+from cyclegan_lib.pictures.judge import wasserstein
+from cyclegan_lib.show.exercises import verdict
+from cyclegan_lib.study.floor import output_norm_floor
 from cyclegan_lib.train import TrainConfig, learning_rate
+from cyclegan_lib.water2wine.dataset import read_scenes, write_dataset
+from cyclegan_lib.water2wine.scores import Water2WineTest
 
 QUICK = {"STEPS": 6, "torch": torch}
 

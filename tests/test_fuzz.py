@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cyclegan_lib import runs
-from cyclegan_lib.checkpoints import load_checkpoint, load_generator, save_checkpoint
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import load_picture, read_picture
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_tensors
 from cyclegan_lib.models import Generator
+from cyclegan_lib.pictures.weights import load_generator
+from cyclegan_lib.runs import folder as runs
+from cyclegan_lib.runs.checkpoint import load_checkpoint, save_checkpoint
 
 
 @st.composite

@@ -9,11 +9,11 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 from torch import nn
 
-from cyclegan_lib import judge
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import load_split
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
+from cyclegan_lib.pictures import judge
 
 
 def noise(*shape, seed=0):

@@ -8,20 +8,13 @@ from scipy import stats
 from scipy.optimize import linprog
 from scipy.sparse import csr_matrix, eye, kron, vstack
 
-from cyclegan_lib import metrics
 from cyclegan_lib.datasets import load_split
-from cyclegan_lib.metrics import (
-    SCORES,
-    Water2WineTest,
-    closest_reachable,
-    colour_accuracy,
-    mean_and_interval,
-    outline,
-    output_norm_floor,
-    weighted_l1,
-)
 from cyclegan_lib.models import InstanceNorm
-from cyclegan_lib.scenes import render, sample_scene
+from cyclegan_lib.study import floor as metrics
+from cyclegan_lib.study.floor import closest_reachable, output_norm_floor
+from cyclegan_lib.study.statistics import colour_accuracy, mean_and_interval
+from cyclegan_lib.water2wine.scenes import render, sample_scene
+from cyclegan_lib.water2wine.scores import SCORES, Water2WineTest, outline, weighted_l1
 
 floors = partial(output_norm_floor, reduction="none")
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_lib import page
-from cyclegan_lib.ablation import HISTORY_COLUMNS, SCORE_COLUMNS
-from cyclegan_lib.checkpoints import write_tensors
-from cyclegan_lib.metrics import LARGEST_MEAN
+from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator
+from cyclegan_lib.show import page
+from cyclegan_lib.study.ablation import HISTORY_COLUMNS, SCORE_COLUMNS
+from cyclegan_lib.study.floor import LARGEST_MEAN
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "data" / "explorer.html"

@@ -6,8 +6,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from cyclegan_lib import plots
 from cyclegan_lib.models import OUTPUT_NORMS
+from cyclegan_lib.show import plots
 
 
 def image(figure, dpi=100):

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 
 from cyclegan_lib import cyclegan
 from cyclegan_lib import train as train_module
-from cyclegan_lib.checkpoints import load_checkpoint
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import BatchNumbers
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_facts
-from cyclegan_lib.processes import Processes, share
-from cyclegan_lib.train import Trainer, read_history
+from cyclegan_lib.runs.checkpoint import load_checkpoint
+from cyclegan_lib.runs.folder import read_history
+from cyclegan_lib.runs.processes import Processes, share
+from cyclegan_lib.train import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}

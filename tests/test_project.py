@@ -13,9 +13,9 @@ import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-from cyclegan_lib.ablation import by_arm, read_table
 from cyclegan_lib.benchmark import summary
-from cyclegan_lib.metrics import mean_and_interval
+from cyclegan_lib.study.ablation import by_arm, read_table
+from cyclegan_lib.study.statistics import mean_and_interval
 from cyclegan_lib.train import demo_config, parse_config
 
 ROOT = Path(__file__).resolve().parents[1]

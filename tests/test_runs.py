@@ -13,11 +13,14 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from cyclegan_lib import checkpoints, files, runs
-from cyclegan_lib.checkpoints import load_checkpoint, load_generators, save_checkpoint
-from cyclegan_lib.cli import UserError
+from cyclegan_lib import files
 from cyclegan_lib.cyclegan import CycleGAN
-from cyclegan_lib.runs import checkpoints_of, newest_whole, read_history, saved_epochs
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures.weights import load_generators
+from cyclegan_lib.runs import checkpoint as checkpoints
+from cyclegan_lib.runs import folder as runs
+from cyclegan_lib.runs.checkpoint import load_checkpoint, save_checkpoint
+from cyclegan_lib.runs.folder import checkpoints_of, newest_whole, read_history, saved_epochs
 from cyclegan_lib.train import Trainer, fit, train
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,8 +197,9 @@ KILLED = '''
 import builtins, os, shutil, signal, sys
 from pathlib import Path
 import safetensors.torch, torch
-from cyclegan_lib import files, runs
-from cyclegan_lib.checkpoints import save_checkpoint
+from cyclegan_lib import files
+from cyclegan_lib.runs import folder as runs
+from cyclegan_lib.runs.checkpoint import save_checkpoint
 from cyclegan_lib.cyclegan import CycleGAN
 
 torch.set_num_threads(1)

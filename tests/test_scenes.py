@@ -6,17 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_lib.scenes import (
-    GLASSES,
-    LIQUIDS,
-    counterfactual,
-    main,
-    read_scenes,
-    render,
-    sample_scene,
-    to_image,
-    write_dataset,
-)
+from cyclegan_lib.water2wine.dataset import main, read_scenes, write_dataset
+from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, counterfactual, render, sample_scene, to_image
 
 
 def scenes(count, liquid="water", seed=0, **kwargs):

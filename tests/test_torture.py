@@ -21,7 +21,7 @@ from torture import (
     wait_for,
 )
 
-from cyclegan_lib.runs import newest_whole
+from cyclegan_lib.runs.folder import newest_whole
 
 
 @pytest.fixture(scope="module")

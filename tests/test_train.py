@@ -15,11 +15,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from cyclegan_lib import train as train_module
-from cyclegan_lib.checkpoints import load_checkpoint, load_generator
-from cyclegan_lib.cli import UserError
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_tensors
-from cyclegan_lib.runs import newest_whole, saved_epochs
-from cyclegan_lib.train import TrainConfig, Trainer, demo_config, fit, learning_rate, parse_config, read_history, train
+from cyclegan_lib.pictures.weights import load_generator
+from cyclegan_lib.runs.checkpoint import load_checkpoint
+from cyclegan_lib.runs.folder import newest_whole, read_history, saved_epochs
+from cyclegan_lib.train import TrainConfig, Trainer, demo_config, fit, learning_rate, parse_config, train
 
 ROOT = Path(__file__).resolve().parents[1]
 

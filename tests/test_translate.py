@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_lib import strips, translate
-from cyclegan_lib.cli import UserError
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
+from cyclegan_lib.pictures import strips, translate
 
 
 def generator(channels=3, output_norm="none", seed=0, num_residual=2):
@@ -203,7 +203,7 @@ def test_a_result_is_not_overwritten_unless_told(tmp_path, run_folder, capsys):
 MEASURED = """
 import resource, sys, torch
 from PIL import Image
-from cyclegan_lib import translate
+from cyclegan_lib.pictures import translate
 from cyclegan_lib.models import Generator
 G = Generator(3, 4, 1).eval()
 torch.set_num_threads(1)

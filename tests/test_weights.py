@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
-from cyclegan_lib import checkpoints
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.cyclegan import CycleGAN
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Discriminator, Generator, init_weights
+from cyclegan_lib.runs import checkpoint as checkpoints
 
 
 def official_shapes():

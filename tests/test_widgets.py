@@ -7,15 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_lib import checkpoints
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import load_split
-from cyclegan_lib.metrics import LARGEST_MEAN, output_norm_floor
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import Generator, init_weights
-from cyclegan_lib.scenes import arranged_scene, render
-from cyclegan_lib.train import Trainer, train
-from cyclegan_lib.translate import translate_image
-from cyclegan_lib.widgets import (
+from cyclegan_lib.pictures.translate import translate_image
+from cyclegan_lib.runs import checkpoint as checkpoints
+from cyclegan_lib.show.widgets import (
     ConfoundingExplorer,
     FaultGame,
     FloorExplorer,
@@ -28,6 +25,9 @@ from cyclegan_lib.widgets import (
     TranslationExplorer,
     WeightsExplorer,
 )
+from cyclegan_lib.study.floor import LARGEST_MEAN, output_norm_floor
+from cyclegan_lib.train import Trainer, train
+from cyclegan_lib.water2wine.scenes import arranged_scene, render
 
 
 @pytest.fixture

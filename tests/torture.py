@@ -22,10 +22,10 @@ import matplotlib.figure
 import matplotlib.pyplot as plt
 import torch
 
-from cyclegan_lib import runs
-from cyclegan_lib.runs import newest_whole, read_history
-from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.runs import folder as runs
+from cyclegan_lib.runs.folder import newest_whole, read_history
 from cyclegan_lib.train import TrainConfig, Trainer
+from cyclegan_lib.water2wine.dataset import write_dataset
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120  # seconds in which something has to happen

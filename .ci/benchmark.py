@@ -27,13 +27,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
-from cyclegan_lib import plots
-from cyclegan_lib.cli import Parser
 from cyclegan_lib.cyclegan import DEVICES, CycleGAN, has_compiler, resolve_device, resolve_precision
 from cyclegan_lib.datasets import UnpairedDataset, training_batches, workers_for
-from cyclegan_lib.metrics import Water2WineTest
+from cyclegan_lib.errors import Parser
 from cyclegan_lib.models import InstanceNorm, ReflectionPad
+from cyclegan_lib.show import plots
 from cyclegan_lib.train import Trainer, demo_config, learning_rate
+from cyclegan_lib.water2wine.scores import Water2WineTest
 
 PAPER = dict(base_channels=64, num_residual=9, lambda_identity=5.0)
 DEMO = dict(base_channels=16, num_residual=4, lambda_identity=5.0)

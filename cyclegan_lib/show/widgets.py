@@ -14,16 +14,18 @@ from pathlib import Path
 import ipywidgets as ipw
 import torch
 
-from cyclegan_lib import plots
-from cyclegan_lib.checkpoints import OFFICIAL_NAMES, load_generator
-from cyclegan_lib.cli import UserError
-from cyclegan_lib.collect import from_folders
 from cyclegan_lib.cyclegan import resolve_device
-from cyclegan_lib.datasets import GENERATED, dataset_folder, write_crops
-from cyclegan_lib.metrics import LARGEST_MEAN, closest_reachable, output_norm_floor
-from cyclegan_lib.scenes import GLASSES, LIQUIDS, SPLITS, arranged_scene, render
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures.check import GENERATED, dataset_folder
+from cyclegan_lib.pictures.collect import from_folders
+from cyclegan_lib.pictures.crops import write_crops
+from cyclegan_lib.pictures.translate import translate_image
+from cyclegan_lib.pictures.weights import OFFICIAL_NAMES, load_generator
+from cyclegan_lib.show import plots
+from cyclegan_lib.study.floor import LARGEST_MEAN, closest_reachable, output_norm_floor
 from cyclegan_lib.train import demo_config, fit
-from cyclegan_lib.translate import translate_image
+from cyclegan_lib.water2wine.dataset import SPLITS
+from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, arranged_scene, render
 
 WIDE = {"description_width": "150px"}
 

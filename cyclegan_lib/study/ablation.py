@@ -31,15 +31,18 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from cyclegan_lib import plots
-from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import DEVICES, PRECISIONS, resolve_device, resolve_precision
-from cyclegan_lib.datasets import GENERATED, dataset_folder, prepare_dataset, training_batches
+from cyclegan_lib.datasets import training_batches
+from cyclegan_lib.errors import Parser, UserError
 from cyclegan_lib.files import remove, write_tensors, write_whole
-from cyclegan_lib.metrics import SCORES, Water2WineTest, colour_accuracy, mean_and_interval, output_norm_floor
 from cyclegan_lib.models import OUTPUT_NORMS
-from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.pictures.check import GENERATED, dataset_folder, prepare_dataset
+from cyclegan_lib.show import plots
+from cyclegan_lib.study.floor import output_norm_floor
+from cyclegan_lib.study.statistics import colour_accuracy, mean_and_interval
 from cyclegan_lib.train import FIXED, FLUSH_STEPS, HARMLESS, WHERE, TrainConfig, Trainer, demo_config
+from cyclegan_lib.water2wine.dataset import write_dataset
+from cyclegan_lib.water2wine.scores import SCORES, Water2WineTest
 
 MAIN_ARMS = ("none", "instance")
 NO_LIMIT = 10**6  # epochs: a run ends after its steps

@@ -16,18 +16,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from cyclegan_lib.cli import Parser, UserError
-from cyclegan_lib.datasets import (
-    check_dataset,
-    dataset_folder,
-    describe_separations,
-    find_pictures,
-    map_pictures,
-    read_picture,
-    separations,
-    summary,
-)
-from cyclegan_lib.download import unpack
+from cyclegan_lib.datasets import find_pictures, map_pictures, read_picture
+from cyclegan_lib.errors import Parser, UserError
+from cyclegan_lib.pictures.check import check_dataset, dataset_folder, describe_separations, separations, summary
+from cyclegan_lib.pictures.download import unpack
 
 
 def from_folders(source_A, source_B, root, test_share=0.1, seed=0):

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cyclegan_lib.cli import UserError
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import CANNOT_SYNC, named, read_facts, read_tensors, remove, sync, write_whole
 
 NAME = re.compile("(epoch|step)_([0-9]{1,18})")

@@ -21,11 +21,12 @@ from notebook_cells import ROOT, definitions, numbered
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from cyclegan_lib.ablation import in_table
-from cyclegan_lib.datasets import prepare_dataset, write_crops
-from cyclegan_lib.diagnose import DIAGNOSED_PICTURES, diagnose, probe, recent
 from cyclegan_lib.files import read_tensors, write_tensors, write_whole
-from cyclegan_lib.scenes import write_dataset
+from cyclegan_lib.pictures.check import prepare_dataset
+from cyclegan_lib.pictures.crops import write_crops
+from cyclegan_lib.study.ablation import in_table
+from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, probe, recent
+from cyclegan_lib.water2wine.dataset import write_dataset
 
 NOTEBOOK = definitions(numbered(7), "FAULTS", STEPS=300, Path=Path, __name__="notebook 07")
 FAULTS, make_trainer, train = NOTEBOOK["FAULTS"], NOTEBOOK["make_trainer"], NOTEBOOK["run"]

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from cyclegan_lib.checkpoints import load_generators
-from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
 from cyclegan_lib.datasets import find_pictures, is_transparent, open_upright, read_picture, to_signed
-from cyclegan_lib.strips import kept_bytes, translate_strips
+from cyclegan_lib.errors import Parser, UserError
+from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
+from cyclegan_lib.pictures.weights import load_generators
 
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
 LEAST_SIDE = 8  # of what a generator is given; smaller pictures are padded

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cyclegan_lib.cli import UserError
 from cyclegan_lib.datasets import to_signed
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import InstanceNorm, ReflectionPad, ResidualBlock
 
 STRIP_PIXELS = 2**18  # of the picture, about: a strip's

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
-from cyclegan_lib.cli import UserError
+from cyclegan_lib.errors import UserError
 from torchvision.datasets.utils import download_url
 
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"

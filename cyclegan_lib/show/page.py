@@ -20,12 +20,13 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclegan_lib import plots
-from cyclegan_lib.ablation import MAIN_ARMS, read_table
-from cyclegan_lib.checkpoints import load_generator
-from cyclegan_lib.cli import Parser, UserError
-from cyclegan_lib.metrics import LARGEST_MEAN, mean_and_interval
-from cyclegan_lib.scenes import GLASSES, arranged_scene, counterfactual, render, sample_scene, to_image
+from cyclegan_lib.errors import Parser, UserError
+from cyclegan_lib.pictures.weights import load_generator
+from cyclegan_lib.show import plots
+from cyclegan_lib.study.ablation import MAIN_ARMS, read_table
+from cyclegan_lib.study.floor import LARGEST_MEAN
+from cyclegan_lib.study.statistics import mean_and_interval
+from cyclegan_lib.water2wine.scenes import GLASSES, arranged_scene, counterfactual, render, sample_scene, to_image
 
 SIZE = 64
 # testA/<number>.png, chosen for their walls, which differ.

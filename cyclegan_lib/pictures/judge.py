@@ -16,12 +16,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from cyclegan_lib import plots
-from cyclegan_lib.checkpoints import load_generators, newest
-from cyclegan_lib.cli import Parser, UserError
 from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
-from cyclegan_lib.datasets import STATISTICS, dataset_folder, find_pictures, load_split
+from cyclegan_lib.datasets import find_pictures, load_split
+from cyclegan_lib.errors import Parser, UserError
 from cyclegan_lib.files import read_facts
+from cyclegan_lib.pictures.check import STATISTICS, dataset_folder
+from cyclegan_lib.pictures.weights import load_generators, newest
+from cyclegan_lib.show import plots
 
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a pile at most, of which quantiles are taken

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from cyclegan_lib.losses import GAN_MODES
-from cyclegan_lib.metrics import output_norm_floor
+from cyclegan_lib.study.floor import output_norm_floor
 
 MINIMUM_STEPS = 200  # a younger training looks like several faults
 DIAGNOSED_PICTURES = 16  # of each side; enough for what is measured here

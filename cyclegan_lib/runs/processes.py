@@ -15,7 +15,7 @@ import os
 import torch
 from torch import distributed
 
-from cyclegan_lib.cli import UserError
+from cyclegan_lib.errors import UserError
 
 
 class Processes:
