@@ -1,66 +1,59 @@
 """Four networks and two updates: the generator step and the discriminator step."""
 
-import importlib.util
-import os
-import shutil
+import inspect
 from contextlib import nullcontext
 
 import torch
+from torch import nn
 
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.losses import FakeImageBuffer, adversarial_loss, cycle_loss, identity_loss
 from cyclegan_lib.models import Discriminator, Generator, init_weights
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-DEVICES = ("auto", "cpu", "cuda", "mps")
-DIRECTIONS = ("AtoB", "BtoA")
-
 
 class CycleGAN:
-    """`G_AB` maps A to B, `D_B` judges B; `G_BA` and `D_A` the other way.
+    """`G_AB` maps A to B and `D_B` judges B; `G_BA` and `D_A` do the same the other way.
 
-    Pictures are (N, channels, H, W) in [-1, 1]. The arguments are those of
-    `train.TrainConfig`; `precision` is "fp32", "bf16" or "fp16" (`resolve_precision`).
-    With `compiled` the networks are compiled at their first step (see `has_compiler`).
-    Two models with the same seed start from the same weights, whatever `output_norm` is,
-    so that they differ in nothing else.
+    Pictures are (N, channels, H, W) in [-1, 1]. The arguments are options of `TrainConfig`;
+    `precision` is "fp32", "bf16" or "fp16". Two models with the same seed start from the same
+    weights, whatever `output_norm` is, so that they differ in nothing else.
     """
 
     def __init__(
-        self, channels=3, base_channels=64, num_residual=9, output_norm="none",
-        discriminator_instance=False, lambda_adversarial=1.0, lambda_cycle=10.0, lambda_identity=0.0,
-        gan_mode="lsgan", lr=2e-4, no_init=False, seed=0, device="cpu", precision="fp32",
-        compiled=False,
+        self, channels=3, base_channels=64, num_residual=9, output_norm="none", discriminator_instance=False,
+        lambda_adversarial=1.0, lambda_cycle=10.0, lambda_identity=0.0, gan_mode="lsgan", lr=2e-4, no_init=False,
+        seed=0, device="cpu", precision="fp32",
     ):  # fmt: skip
         self.lambda_adversarial = lambda_adversarial
         self.lambda_cycle, self.lambda_identity = lambda_cycle, lambda_identity
-        self.gan_mode, self.precision, self.compiled = gan_mode, precision, compiled
-        self.device = torch.device(device)
+        self.gan_mode, self.precision, self.device = gan_mode, precision, torch.device(device)
 
         def network(number, kind, *args):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(4 * seed + number)
                 made = kind(channels, base_channels, *args)
-                made = (made if no_init else init_weights(made)).to(self.device)
-            if compiled:
-                made.compile(dynamic=False)
-            return made
+                return (made if no_init else init_weights(made)).to(self.device)
 
         self.G_AB = network(0, Generator, num_residual, output_norm)
         self.G_BA = network(1, Generator, num_residual, output_norm)
         self.D_A = network(2, Discriminator, discriminator_instance)
         self.D_B = network(3, Discriminator, discriminator_instance)
         self.fake_A_buffer, self.fake_B_buffer = FakeImageBuffer(seed=2 * seed), FakeImageBuffer(seed=2 * seed + 1)
-
-        # BatchNorm ties the pictures of a batch together, so there they cannot share a forward.
-        self.joint_identity = output_norm != "batch"
         generators = [*self.G_AB.parameters(), *self.G_BA.parameters()]
         discriminators = [*self.D_A.parameters(), *self.D_B.parameters()]
         adam = dict(lr=lr, betas=(0.5, 0.999), fused=self.device.type in ("cpu", "cuda"))
         self.optimizer_G = torch.optim.Adam(generators, **adam)
         self.optimizer_D = torch.optim.Adam(discriminators, **adam)
-        self.before_update = None  # called with an optimiser's parameters once their gradients are there
+        self.before_update = None  # a function of an optimiser's parameters, called once they have gradients
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
+
+    @classmethod
+    def from_config(cls, config):
+        """The model that a `TrainConfig` describes, on the device and in the precision that it names."""
+        device = resolve_device(config.device)
+        names = inspect.signature(CycleGAN).parameters
+        settings = {name: value for name, value in vars(config).items() if name in names}
+        return cls(**{**settings, "device": device, "precision": resolve_precision(config.precision, device)})
 
     @property
     def networks(self):
@@ -77,7 +70,6 @@ class CycleGAN:
         `adversarial`, `identity` and `loss_D` are means over the two directions, without λ;
         `loss_G` is what the generators minimise. `identity` is None when λ_identity is 0.
         """
-        real_A, real_B = self.in_layout(real_A), self.in_layout(real_B)
         losses, fake_A, fake_B = self.generator_step(real_A, real_B)
         losses["loss_D"] = self.discriminator_step(real_A, real_B, fake_A, fake_B)
         self.scaler.update()
@@ -85,10 +77,10 @@ class CycleGAN:
 
     def generator_step(self, real_A, real_B):
         """Update G_AB and G_BA. Returns the losses and the fakes, detached."""
-        self._freeze_discriminators(True)  # their gradients are not needed here
-        with self._autocast():
-            fake_B, idt_B = self._translate(self.G_AB, real_A, real_B)
-            fake_A, idt_A = self._translate(self.G_BA, real_B, real_A)
+        self.freeze_discriminators(True)  # their gradients are not needed here
+        with self.autocast():
+            fake_B, idt_B = self.translate_and_keep(self.G_AB, real_A, real_B)
+            fake_A, idt_A = self.translate_and_keep(self.G_BA, real_B, real_A)
             rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
             adversarial = adversarial_loss(self.D_B(fake_B), True, self.gan_mode)
             adversarial = adversarial + adversarial_loss(self.D_A(fake_A), True, self.gan_mode)
@@ -100,62 +92,53 @@ class CycleGAN:
             loss_G = loss_G + self.lambda_identity * identity
             losses["identity"] = identity / 2
         losses["loss_G"] = loss_G
-        self._update(self.optimizer_G, loss_G)
+        self.update(self.optimizer_G, loss_G)
         losses = {name: None if loss is None else loss.detach() for name, loss in losses.items()}
         return losses, fake_A.detach(), fake_B.detach()
 
     def discriminator_step(self, real_A, real_B, fake_A, fake_B):
-        """Update D_A and D_B on real pictures and on new and past fakes. Returns their mean loss."""
-        self._freeze_discriminators(False)
-        with self._autocast():
-            loss_A = self._discriminator_loss(self.D_A, real_A, self.fake_A_buffer(fake_A))
-            loss_B = self._discriminator_loss(self.D_B, real_B, self.fake_B_buffer(fake_B))
-        self._update(self.optimizer_D, loss_A + loss_B)
+        """Update D_A and D_B on real pictures and on new and past fakes. Returns the mean of their losses."""
+        self.freeze_discriminators(False)
+        with self.autocast():
+            loss_A = self.discriminator_loss(self.D_A, real_A, self.fake_A_buffer(fake_A))
+            loss_B = self.discriminator_loss(self.D_B, real_B, self.fake_B_buffer(fake_B))
+        self.update(self.optimizer_D, loss_A + loss_B)
         return (loss_A + loss_B).detach() / 2
 
-    def _translate(self, G, real, already_there):
-        """The translation of `real`, and of what is in the target domain already (identity).
+    def translate_and_keep(self, G, real, target):
+        """(the translation of `real`, the identity picture of `target`, which is in G's domain already).
 
-        Both go through the network as one batch: InstanceNorm treats every picture alone,
-        so the result is the same and the time is less.
+        Both go through the network as one batch, which is faster. InstanceNorm treats every
+        picture separately, so the result is the same; with a BatchNorm it would not be.
         """
         if self.lambda_identity == 0:
             return G(real), None
-        if not self.joint_identity:
-            return G(real), G(already_there)
-        return G(torch.cat([real, already_there])).split([len(real), len(already_there)])
+        if any(isinstance(layer, nn.BatchNorm2d) for layer in G.modules()):
+            return G(real), G(target)
+        return G(torch.cat([real, target])).split([len(real), len(target)])
 
-    def _discriminator_loss(self, D, real, fake):
+    def discriminator_loss(self, D, real, fake):
         """½ (loss on real + loss on fake): halved so that D learns slower (the paper, 7.1)."""
-        scores = D(torch.cat([real, self.in_layout(fake.to(real.dtype))]))
+        scores = D(torch.cat([real, fake.to(real.dtype)]))
         on_real = adversarial_loss(scores[: len(real)], True, self.gan_mode)
         on_fake = adversarial_loss(scores[len(real) :], False, self.gan_mode)
         return 0.5 * (on_real + on_fake)
 
-    def in_layout(self, pictures):
-        """Channels last where a step is faster so, in 16 bits on CPUs; every layer keeps the layout of its input.
-
-        Not where the networks are compiled: what the compiler makes of the norms is slower then.
-        """
-        last = self.device.type == "cpu" and self.precision != "fp32" and not self.compiled
-        return pictures.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
-
-    def _update(self, optimizer, loss):
+    def update(self, optimizer, loss):
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.before_update:
             self.before_update(optimizer.param_groups[0]["params"])
         self.scaler.step(optimizer)
 
-    def _freeze_discriminators(self, frozen):
+    def freeze_discriminators(self, frozen):
         for D in (self.D_A, self.D_B):
             D.requires_grad_(not frozen)
 
-    def _autocast(self):
+    def autocast(self):
         if self.precision == "fp32":
             return nullcontext()
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype)
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     @torch.inference_mode()
     def translate(self, real, direction="AtoB", batch_size=16):
@@ -166,14 +149,17 @@ class CycleGAN:
         there, back = (self.G_AB, self.G_BA) if direction == "AtoB" else (self.G_BA, self.G_AB)
         for G in (there, back):
             G.eval()
-        fakes, recs = [], []
-        for batch in real.split(batch_size):
-            fake = there.forward(batch.to(self.device))  # by its name: not compiled again for other sizes
-            fakes.append(fake.cpu())
-            recs.append(back.forward(fake).cpu())
+        pairs = [(fake := there(batch.to(self.device)), back(fake)) for batch in real.split(batch_size)]
         for G in (there, back):
             G.train()
-        return torch.cat(fakes), torch.cat(recs)
+        fakes, recs = zip(*pairs, strict=True)
+        return torch.cat(fakes).cpu(), torch.cat(recs).cpu()
+
+    def sheet(self, real_A, real_B):
+        """The six rows of a sample sheet, {"real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B"}."""
+        fake_B, rec_A = self.translate(real_A, "AtoB")
+        fake_A, rec_B = self.translate(real_B, "BtoA")
+        return dict(real_A=real_A, fake_B=fake_B, rec_A=rec_A, real_B=real_B, fake_A=fake_A, rec_B=rec_B)
 
 
 def resolve_device(name):
@@ -192,10 +178,9 @@ def resolve_device(name):
 
 
 def resolve_precision(name, device):
-    """ "auto" → what the device is known to do well; looked up, never timed.
+    """ "auto" → what the device is known to do well. It is looked up, never timed: one seed stays one result.
 
-    bf16 on CPUs with bf16 instructions and on GPUs from Ampere on, fp16 on older GPUs,
-    fp32 elsewhere. So one seed on one machine stays one result.
+    bf16 on CPUs with bf16 instructions and on GPUs from Ampere on, fp16 on older GPUs, fp32 elsewhere.
     """
     if name == "fp16" and device != "cuda":
         raise UserError(f"--precision fp16 needs a CUDA device, and this is {device}; use bf16 or fp32")
@@ -205,11 +190,3 @@ def resolve_precision(name, device):
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     has_bf16 = device == "cpu" and getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16", False)
     return "bf16" if has_bf16 else "fp32"
-
-
-def has_compiler(device):
-    """Whether `torch.compile` can work here: it needs a C++ compiler for CPUs, and Triton for CUDA."""
-    if device == "cuda":
-        return importlib.util.find_spec("triton") is not None
-    names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
-    return any(shutil.which(name) for name in names if name)

@@ -1,5 +1,4 @@
-"""Folders of pictures → unpaired batches; the check of a folder, and what tells A from B in it;
-two pictures → a data set.
+"""Folders of pictures → unpaired batches.
 
     data/<dataset_name>/trainA   trainB   testA   testB
 
@@ -8,84 +7,40 @@ Pictures are float tensors (channels, H, W) in [-1, 1] once they leave this modu
 
 import functools
 import os
-import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.runs.processes import share
 from torchvision.transforms.v2 import functional as TF
 
 LOAD_SCALE = 1.12  # training pictures are resized to this much more than the crop (256 → 286)
 MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded training pictures kept; more are read from disk
-# `read_picture` refuses such pictures by name; Pillow's warning would only come on top of it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def read_picture(path, channels=3):
-    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright.
-
-    EXIF rotation is applied, transparency laid onto white, 16-bit values scaled to 8.
+    """A picture file → Pillow image, "RGB" or (channels=1) "L", turned upright by its EXIF data.
 
     Raises:
         UserError: naming the file, if it cannot be read to its end.
     """
-    image = open_upright(path)
-    if is_transparent(image):
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB" if channels == 3 else "L")
-
-
-def is_transparent(image):
-    """Whether a Pillow image has, or stands for, an alpha channel."""
-    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
-
-
-def open_upright(path):
-    """A picture file → Pillow image of 8 bits, in its own mode, upright. Raises as `read_picture`."""
     try:
         with Image.open(path) as image:
-            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise UserError(f"{path}: not a picture that Pillow can read") from None
-    except Image.DecompressionBombError:
-        raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
+            return ImageOps.exif_transpose(image).convert("RGB" if channels == 3 else "L")
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         raise UserError(f"{path}: cannot be read ({error})") from None
-    return _to_8_bits(image)
 
 
-def _to_8_bits(image):
-    """16-bit, 32-bit and float greys → "L"; Pillow's own conversion would clip them at 255."""
-    if not (image.mode == "F" or image.mode.startswith("I")):
-        return image
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    if image.mode == "F" and values.max(initial=0) <= 1:
-        values = values * 255
-    elif image.mode.startswith("I;16") or values.max(initial=0) > 255:
-        values = values / 257
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
-
-
-def load_picture(path, size, channels=3):
+def load_picture(path, size, channels=3, read=read_picture):
     """A picture file → uint8 tensor (channels, H, W), resized to `size` (H, W)."""
     height, width = size
-    image = read_picture(path, channels)
+    image = read(path, channels)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     return TF.pil_to_tensor(image)
@@ -97,7 +52,7 @@ def to_signed(pixels):
 
 
 def find_pictures(folder):
-    """All files under `folder` with an ending that Pillow knows, nested ones too, sorted.
+    """All files under `folder` with an ending that Pillow knows, in nested folders too, sorted.
 
     Hidden files are left out (`.DS_Store`, `._photo.jpg`), and a loop of links ends.
     """
@@ -130,36 +85,57 @@ def map_pictures(function, paths, description):
             return error
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        bar = tqdm(pool.map(attempt, paths), description, len(paths), delay=2, leave=False)
-        results = list(bar)
+        results = list(tqdm(pool.map(attempt, paths), description, len(paths), delay=2, leave=False))
     errors = [str(result) for result in results if isinstance(result, UserError)]
     if errors:
         raise UserError("\n".join(errors))
     return results
 
 
+def load_split(root, split, size, channels=3, limit=None, read=read_picture):
+    """The pictures of "testA", say, resized and nothing else: (N, channels, H, W) in [-1, 1]."""
+    paths = find_pictures(Path(root) / split)[:limit]
+    load = functools.partial(load_picture, size=size, channels=channels, read=read)
+    return to_signed(torch.stack(map_pictures(load, paths, f"reading {split}")))
+
+
+@functools.lru_cache(maxsize=8)
+def epoch_order(seed, domain, epoch, count, length):
+    """Indices of `count` pictures for an epoch of `length`; a smaller side starts again, shuffled again."""
+    rng = np.random.default_rng([seed, 0, "AB".index(domain), epoch])
+    rounds = -(-length // count)
+    return np.concatenate([rng.permutation(count) for _ in range(rounds)])[:length]
+
+
 class UnpairedDataset(Dataset):
     """Training pictures of A and B, in an order and with crops that `seed` decides.
 
     Sample number n is the same whenever and wherever it is asked for: nothing is drawn from a
-    shared stream, so workers and a resumed run need no random state. Number n stands for place
-    n mod len in epoch n // len. An epoch is as long as the longer side; both sides are shuffled
-    anew each epoch, so no pair lasts.
+    shared random state, so neither workers nor a resumed run need one. Number n is place
+    n mod len in epoch n // len. An epoch is as long as the larger side; both sides are shuffled
+    again in each epoch, so no pair lasts.
 
     Pictures are resized to 1.12 × `size`, cropped at random and flipped half of the time, or
     without `augment` resized to `size` and left alone.
-    They are decoded once and kept as uint8 as long as they fit into `memory_budget` bytes.
+    They are decoded once and kept as uint8, as long as they fit into `memory_budget` bytes.
 
     Args:
         root: the data set's folder.
         size: (H, W) of the crops.
+        read: a function like `read_picture`, for files that it does not know.
+
+    Raises:
+        UserError: if trainA or trainB has no pictures, or a line for each that cannot be read.
     """
 
-    def __init__(self, root, size, channels=3, seed=0, augment=True, memory_budget=MEMORY_BUDGET):
-        self.size, self.channels, self.seed, self.augment = tuple(size), channels, seed, augment
+    def __init__(self, root, size, channels=3, seed=0, augment=True, memory_budget=MEMORY_BUDGET, read=read_picture):
+        self.root, self.size, self.channels, self.seed = Path(root), tuple(size), channels, seed
+        self.augment, self.read = augment, read
         self.load_size = tuple(round(LOAD_SCALE * side) if augment else side for side in size)
-        self.paths = {domain: find_pictures(Path(root) / f"train{domain}") for domain in "AB"}
-        self.order = functools.lru_cache(maxsize=4)(self._order)
+        self.paths = {domain: find_pictures(self.root / f"train{domain}") for domain in "AB"}
+        empty = [str(self.root / f"train{domain}") for domain, paths in self.paths.items() if not paths]
+        if empty:
+            raise UserError(f"no pictures in {', '.join(empty)}: put some there")
         needed = sum(map(len, self.paths.values())) * channels * self.load_size[0] * self.load_size[1]
         self.pictures = None
         if needed <= memory_budget:
@@ -171,27 +147,22 @@ class UnpairedDataset(Dataset):
     def __getitem__(self, n):
         """Sample number n (any n ≥ 0) → (real_A, real_B), float (channels, H, W) in [-1, 1]."""
         rng = np.random.default_rng([self.seed, 1, n])
-        return self._crop("A", n, rng), self._crop("B", n, rng)
+        return self.crop("A", n, rng), self.crop("B", n, rng)
 
     def path(self, domain, n):
         """The file that sample number n takes from "A" or "B"."""
-        return self.paths[domain][self._index(domain, n)]
+        return self.paths[domain][self.index(domain, n)]
 
-    def _index(self, domain, n):
+    def index(self, domain, n):
+        """The place of that file among the sorted ones."""
         epoch, place = divmod(n, len(self))
-        return self.order(domain, epoch)[place]
+        return epoch_order(self.seed, domain, epoch, len(self.paths[domain]), len(self))[place]
 
-    def _order(self, domain, epoch):
-        """Indices of one side for one epoch; the shorter side starts over, shuffled again."""
-        rng = np.random.default_rng([self.seed, 0, "AB".index(domain), epoch])
-        count = len(self.paths[domain])
-        rounds = -(-len(self) // count)
-        return np.concatenate([rng.permutation(count) for _ in range(rounds)])[: len(self)]
-
-    def _crop(self, domain, n, rng):
-        index = self._index(domain, n)
+    def crop(self, domain, n, rng):
+        """One side of sample number n: cropped and flipped by `rng`, (channels, H, W) in [-1, 1]."""
+        index = self.index(domain, n)
         if self.pictures is None:
-            picture = load_picture(self.paths[domain][index], self.load_size, self.channels)
+            picture = load_picture(self.paths[domain][index], self.load_size, self.channels, self.read)
         else:
             picture = self.pictures[domain][index]
         if not self.augment:
@@ -204,73 +175,51 @@ class UnpairedDataset(Dataset):
             picture = TF.horizontal_flip(picture)
         return to_signed(picture)
 
+    def test(self, domain, limit=100):
+        """The first test pictures of "A" or "B": (N, channels, H, W) in [-1, 1]."""
+        return load_split(self.root, f"test{domain}", self.size, self.channels, limit, self.read)
+
     def _load_all(self, paths):
         pictures = torch.empty(len(paths), self.channels, *self.load_size, dtype=torch.uint8)
 
         def load(i):  # into its place: a list of pictures to be stacked would take their memory twice
-            pictures[i] = load_picture(paths[i], self.load_size, self.channels)
+            pictures[i] = load_picture(paths[i], self.load_size, self.channels, self.read)
 
         map_pictures(load, range(len(paths)), "reading training pictures")
         return pictures
-
-    def __getstate__(self):  # a cache cannot be sent to worker processes that are not forked
-        return {**self.__dict__, "order": None}
-
-    def __setstate__(self, state):
-        self.__dict__.update(state, order=functools.lru_cache(maxsize=4)(self._order))
 
 
 class BatchNumbers:
     """The sample numbers of every batch of a run, from batch `first` to before batch `last`.
 
-    No batch spans two epochs, so an epoch's last one may be smaller. Of several processes each
-    gets its share, see `processes.share`.
+    No batch spans two epochs, so an epoch's last one may be smaller.
+
+    Args:
+        share: a function of a batch's numbers: those that this process loads, of several.
     """
 
-    def __init__(self, dataset, batch_size, first, last, rank=0, count=1):
-        self.length, self.batch_size, self.first, self.last = len(dataset), batch_size, first, last
-        self.rank, self.count = rank, count
-        self.per_epoch = -(-self.length // batch_size)
+    def __init__(self, length, batch_size, first, last, share=None):
+        self.length, self.batch_size, self.first, self.last = length, batch_size, first, last
+        self.share = share
+        self.per_epoch = -(-length // batch_size)
 
     def __len__(self):
         return self.last - self.first
 
     def __iter__(self):
         for step in range(self.first, self.last):
-            yield self.share(step)[0]
+            yield self.share(self[step]) if self.share else self[step]
 
-    def share(self, step):
-        """(the sample numbers of this process in a step's batch, their part of the batch)."""
+    def __getitem__(self, step):
+        """All sample numbers of a step's batch."""
         epoch, batch = divmod(step, self.per_epoch)
         start, end = batch * self.batch_size, min((batch + 1) * self.batch_size, self.length)
-        return share(range(epoch * self.length + start, epoch * self.length + end), self.rank, self.count)
+        return range(epoch * self.length + start, epoch * self.length + end)
 
 
-def training_batches(dataset, batch_size, first=0, last=1, num_workers=0, pin_memory=False, rank=0, count=1):
-    """A `DataLoader` over batches `first` … `last` - 1: (real_A, real_B), each (N, C, H, W).
-
-    `batch_size` counts the pictures of all `count` processes; this is number `rank`.
-    """
-    numbers = BatchNumbers(dataset, batch_size, first, last, rank, count)
+def training_batches(dataset, batch_size, first=0, last=1, num_workers=0, pin_memory=False, share=None):
+    """A `DataLoader` over batches `first` … `last` - 1: (real_A, real_B), each (N, C, H, W)."""
     return DataLoader(
-        dataset, batch_sampler=numbers, num_workers=num_workers, pin_memory=pin_memory,
-        generator=torch.Generator(),  # its own: it would take a number from the global one
+        dataset, batch_sampler=BatchNumbers(len(dataset), batch_size, first, last, share), num_workers=num_workers,
+        pin_memory=pin_memory, generator=torch.Generator(),  # its own: it would take a number from the global one
     )  # fmt: skip
-
-
-def workers_for(dataset, device):
-    """How many processes should load pictures so that a training does not wait for them.
-
-    None where pictures lie in memory, nor beside a CPU's steps, which are long and need its cores;
-    nor outside of Linux, where each process would first import torch, from a notebook in vain.
-    """
-    if dataset.pictures is not None or device != "cuda" or sys.platform != "linux":
-        return 0
-    return min(8, os.cpu_count())
-
-
-def load_split(root, split, size, channels=3, limit=None):
-    """The pictures of "testA", say, resized and nothing else: (N, channels, H, W) in [-1, 1]."""
-    paths = find_pictures(Path(root) / split)[:limit]
-    load = functools.partial(load_picture, size=size, channels=channels)
-    return to_signed(torch.stack(map_pictures(load, paths, f"reading {split}")))

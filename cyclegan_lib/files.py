@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,32 +16,35 @@ CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 @contextmanager
-def named(path):
-    """Turn a full disk, say, into a `UserError` that names `path`."""
+def atomic(path):
+    """A hidden path to write; at the end it is synced to the disk and renamed to `path`.
+
+    Readers see what was there before, or all of the new content. A full disk is a `UserError`.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name[:200]}.partial")
     try:
-        yield
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) in FULL or "No space" in str(error)
         what_to_do = "; make room, nothing that was saved before is lost" if full else ""
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be written ({reason}){what_to_do}") from None
-
-
-def write_whole(path, content):
-    """Write text or bytes to `path`. Whoever reads it finds what was there before, or all of the new."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with named(path):
-            partial.write_bytes(content.encode() if isinstance(content, str) else content)
-            sync(partial)
-            os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def write_atomic(path, content):
+    """Write text or bytes, atomically."""
+    with atomic(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
 def sync(path):
-    """Have the system put a file, or a folder's list of names, onto the disk itself: a power cut then spares it.
+    """Have the system write a file, or a folder's list of names, to the disk: a power cut then spares it.
 
     Where a file system cannot do that (Google Drive's, or Windows with a folder) nothing is done.
     """
@@ -59,54 +61,32 @@ def sync(path):
         os.close(handle)
 
 
-def remove(folder):
-    """Delete a folder and all that is in it. Under its name it is whole until it is gone."""
-    folder = Path(folder)
-    removed = folder.with_name(f".{folder.name}.removed")
-    shutil.rmtree(removed, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, removed)
-        shutil.rmtree(removed, ignore_errors=True)
-
-
 def write_tensors(path, tensors, facts):
-    """A safetensors file with `facts`, JSON-able, in its header."""
+    """A safetensors file with `facts`, a JSON-able dict, in its header; atomically."""
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    # One metadata entry: the order of several is not fixed, and would change the bytes.
-    save_file(tensors, path, metadata={"facts": json.dumps(facts, sort_keys=True)})
+    with atomic(path) as partial:
+        # One metadata entry: the order of several is not fixed, and would change the bytes.
+        save_file(tensors, partial, metadata={"facts": json.dumps(facts, sort_keys=True)})
 
 
-def read_tensors(path):
-    """(tensors, facts) as `write_tensors` wrote them, on the CPU.
+def read_tensors(path, prefix=""):
+    """(the tensors whose key begins with `prefix`, which is removed; the facts), on the CPU.
+
+    The tensors are copies: nothing keeps the file open.
 
     Raises:
         UserError: naming the file, if it is missing or damaged.
     """
-    with _opened(path) as file:
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        return tensors, _facts(file)
-
-
-def read_facts(path):
-    """The facts alone, without the tensors. Raises as `read_tensors`."""
-    with _opened(path) as file:
-        return _facts(file)
-
-
-@contextmanager
-def _opened(path):
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
         with safe_open(path, "pt") as file:
-            yield file
+            keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118
+            facts = json.loads((file.metadata() or {}).get("facts", "{}"))
+            if not isinstance(facts, dict):
+                raise ValueError("its facts are none")
+            return {key.removeprefix(prefix): file.get_tensor(key).clone() for key in keys}, facts
     except (SafetensorError, ValueError, OSError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: damaged, or not a safetensors file ({reason})") from None
-
-
-def _facts(file):
-    facts = json.loads((file.metadata() or {}).get("facts", "{}"))
-    if not isinstance(facts, dict):
-        raise ValueError("its facts are none")
-    return facts

@@ -4,39 +4,9 @@ Layer numbers are those of the official code, so its weights load by name:
 github.com/junyanz/pytorch-CycleGAN-and-pix2pix, `models/networks.py`.
 """
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
-OUTPUT_NORMS = ("none", "instance", "instance_affine", "batch")
-
-
-class InstanceNorm(nn.Module):
-    """Each channel of each picture to mean 0 and variance 1: `nn.InstanceNorm2d(channels)`.
-
-    Computed as whichever same function torch has the better kernel for: a group norm with a
-    group per channel, or, channels last on a CPU, a batch norm of one picture at a time.
-    """
-
-    def __init__(self, channels):
-        super().__init__()
-        self.channels = channels
-
-    def forward(self, x):
-        if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
-            return torch.cat([F.batch_norm(picture, None, None, training=True) for picture in x.split(1)])
-        return F.group_norm(x, self.channels)
-
-    def extra_repr(self):
-        return str(self.channels)
-
-
-class ReflectionPad(nn.ReflectionPad2d):
-    """`nn.ReflectionPad2d`, in the precision of its input: autocast would go to float32 and back."""
-
-    def forward(self, x):
-        with torch.autocast(x.device.type, enabled=False):
-            return super().forward(x)
+from cyclegan_lib.config import OUTPUT_NORMS
 
 
 class ResidualBlock(nn.Module):
@@ -45,8 +15,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels):
         super().__init__()
         self.conv_block = nn.Sequential(
-            ReflectionPad(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels), nn.ReLU(True),
-            ReflectionPad(1), nn.Conv2d(channels, channels, 3), InstanceNorm(channels),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels), nn.ReLU(True),
+            nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels),
         )  # fmt: skip
 
     def forward(self, x):
@@ -54,19 +24,24 @@ class ResidualBlock(nn.Module):
 
 
 def make_output_norm(output_norm, channels):
-    """What stands between the generator's last convolution and its tanh: a list of layers.
+    """The layers between the generator's last convolution and its tanh: a list of none or one.
 
-    "instance" is the fault that this project is about; "none" is right.
+    Args:
+        output_norm: "none" is right, and "instance" is the fault that this project is about;
+            "instance_affine" has a learned scale and shift, "batch" is a BatchNorm. Any other
+            norm is passed in as a function, channels → module.
     """
-    if output_norm == "none":
-        return []
-    if output_norm == "instance":
-        return [InstanceNorm(channels)]
-    if output_norm == "instance_affine":
-        return [nn.InstanceNorm2d(channels, affine=True)]
-    if output_norm == "batch":
-        return [nn.BatchNorm2d(channels)]
-    raise ValueError(f"output_norm must be one of {', '.join(OUTPUT_NORMS)}, not {output_norm!r}")
+    if callable(output_norm):
+        return [output_norm(channels)]
+    if output_norm not in OUTPUT_NORMS:
+        raise ValueError(f"output_norm must be one of {', '.join(OUTPUT_NORMS)}, or a function, not {output_norm!r}")
+    norms = {
+        "none": [],
+        "instance": [nn.InstanceNorm2d(channels)],
+        "instance_affine": [nn.InstanceNorm2d(channels, affine=True)],
+        "batch": [nn.BatchNorm2d(channels)],
+    }
+    return norms[output_norm]
 
 
 class Generator(nn.Module):
@@ -79,22 +54,21 @@ class Generator(nn.Module):
         channels: of the pictures, 3 for RGB and 1 for grey.
         base_channels: width of the first layer; the others follow.
         num_residual: residual blocks: 6 for 128 pixels and 9 for 256 in the paper.
-        output_norm: normalisation *before the tanh*: "none", "instance",
-            "instance_affine" (with a learned scale and shift) or "batch".
+        output_norm: the norm *before the tanh*, see `make_output_norm`.
     """
 
     def __init__(self, channels=3, base_channels=64, num_residual=9, output_norm="none"):
         super().__init__()
         c = base_channels
-        layers = [ReflectionPad(3), nn.Conv2d(channels, c, 7), InstanceNorm(c), nn.ReLU(True)]
+        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels, c, 7), nn.InstanceNorm2d(c), nn.ReLU(True)]
         for width in (c, 2 * c):  # each halves the side: H, W => H/2, W/2 => H/4, W/4
             layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)]
-            layers += [InstanceNorm(2 * width), nn.ReLU(True)]
+            layers += [nn.InstanceNorm2d(2 * width), nn.ReLU(True)]
         layers += [ResidualBlock(4 * c) for _ in range(num_residual)]
         for width in (4 * c, 2 * c):  # and back
             up = nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1)
-            layers += [up, InstanceNorm(width // 2), nn.ReLU(True)]
-        layers += [ReflectionPad(3), nn.Conv2d(c, channels, 7)]
+            layers += [up, nn.InstanceNorm2d(width // 2), nn.ReLU(True)]
+        layers += [nn.ReflectionPad2d(3), nn.Conv2d(c, channels, 7)]
         layers += make_output_norm(output_norm, channels)
         layers += [nn.Tanh()]
         self.model = nn.Sequential(*layers)
@@ -111,7 +85,7 @@ class Discriminator(nn.Module):
     Source of the layout: `NLayerDiscriminator` (`n_layers=3`) of the official code.
 
     Args:
-        first_norm: an InstanceNorm behind the first convolution too, where the paper has none:
+        first_norm: an InstanceNorm after the first convolution too, where the paper has none:
             the discriminator then hardly sees how bright a picture is.
     """
 
@@ -119,11 +93,11 @@ class Discriminator(nn.Module):
         super().__init__()
         c = base_channels
         layers = [nn.Conv2d(channels, c, 4, stride=2, padding=1)]
-        layers += [InstanceNorm(c)] if first_norm else []
+        layers += [nn.InstanceNorm2d(c)] if first_norm else []
         layers += [nn.LeakyReLU(0.2, True)]
         for width, stride in [(c, 2), (2 * c, 2), (4 * c, 1)]:
             layers += [nn.Conv2d(width, 2 * width, 4, stride=stride, padding=1)]
-            layers += [InstanceNorm(2 * width), nn.LeakyReLU(0.2, True)]
+            layers += [nn.InstanceNorm2d(2 * width), nn.LeakyReLU(0.2, True)]
         layers += [nn.Conv2d(8 * c, 1, 4, padding=1)]
         self.model = nn.Sequential(*layers)
 
