@@ -247,6 +247,12 @@ def parse(argv=None):
     return args, parsers[args.command]
 
 
+def parse_config(argv):
+    """The options of `cyclegan train` → `TrainConfig`."""
+    options = vars(parse(["train", *argv])[0])
+    return TrainConfig(**{name: value for name, value in options.items() if name != "command"})
+
+
 def main(argv=None):
     """The command. A room's `command(args)` returns its exit code, or None."""
     args, parser = parse(argv)
