@@ -88,8 +88,7 @@ def check_together(config, count):
 
 def command(args):
     """`cyclegan train`: exit code 130 if it was stopped."""
-    config = TrainConfig(**{name: value for name, value in vars(args).items() if name != "command"})
-    trainer, processes = make_trainer(config)
+    trainer, processes = make_trainer(TrainConfig(**vars(args)))
     with processes.quietly():
         announce(trainer, processes.count)
         code = conclude(trainer.run())
