@@ -6,20 +6,8 @@ Builds the hooks around the trainer: log, bar, checkpoints, samples, scores, Ctr
 import os
 import sys
 
-from cyclegan_lib import cli
 from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.errors import UserError
-
-
-def parse_config(argv):
-    """A command line without its command → `TrainConfig`: an option for every field, with its default."""
-    args, _ = cli.parse(["train", *argv])
-    return config_of(args)
-
-
-def config_of(args):
-    options = {name: value for name, value in vars(args).items() if name != "command"}
-    return TrainConfig(**options)
 
 
 def train(config, hooks=(), show_bar=True):
@@ -100,7 +88,7 @@ def check_together(config, count):
 
 def command(args):
     """`cyclegan train`: exit code 130 if it was stopped."""
-    trainer, processes = make_trainer(config_of(args))
+    trainer, processes = make_trainer(TrainConfig(**vars(args)))
     with processes.quietly():
         announce(trainer, processes.count)
         code = conclude(trainer.run())
@@ -155,4 +143,6 @@ def conclude(trainer):
 
 
 if __name__ == "__main__":
-    cli.main(["train", *sys.argv[1:]])
+    from cyclegan_lib.cli import main
+
+    main(["train", *sys.argv[1:]])
