@@ -84,10 +84,11 @@ def check_dataset(root):
     root = Path(root)
     missing = [str(root / split) for split in SPLITS if not (root / split).is_dir()]
     if missing:
-        where = root.name + ("" if root.parent == Path("data") else f" --data_root {root.parent}")
-        way = f"make it of two folders: cyclegan collect A B --dataset_name {where}, or of two pictures: cyclegan crops"
-        way = f"cyclegan download {where} fetches it" if root.name in PAPER and not root.exists() else way
-        raise UserError(f"no folder {', '.join(missing)}; {way}")
+        name = root.name + ("" if root.parent == Path("data") else f" --data_root {root.parent}")
+        how = "cyclegan collect A B makes it of two folders, cyclegan crops A.jpg B.jpg of two pictures"
+        is_offered = root.name in PAPER and not root.exists()
+        how = f"cyclegan download {name} fetches it" if is_offered else f"{how}, with --dataset_name {name}"
+        raise UserError(f"no folder {', '.join(missing)}; {how}")
     paths = {split: find_pictures(root / split) for split in SPLITS}
     nothing = "no pictures in it that Pillow can read (JPEG, PNG, WebP, TIFF, …)"
     empty = [f"{root / split}: {nothing}" for split in SPLITS if not paths[split]]

@@ -30,7 +30,9 @@ def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
         A, B = (_distinct(*source) for source in zip((source_A, source_B), folders, strict=True))
         both = A.keys() & B.keys()
         if both:
-            raise UserError(f"{A[min(both)]} is in {source_A} and in {source_B} (as {len(both)} are); a picture is A or B")
+            raise UserError(
+                f"{A[min(both)]} is in {source_A} and in {source_B} (as {len(both)} are); a picture is A or B"
+            )
         for domain, folder, pictures in zip("AB", folders, (A, B), strict=True):
             paths = [pictures[content] for content in sorted(pictures)]  # so the draw does not depend on names
             random.Random(seed).shuffle(paths)

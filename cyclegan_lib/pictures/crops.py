@@ -26,20 +26,20 @@ def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=12
     Raises:
         UserError: for a picture that cannot be read or is too small, or if `root` is there already.
     """
-    images = map_pictures(read_picture, [picture_A, picture_B], "reading")
-    for path, image in zip((picture_A, picture_B), images, strict=True):
-        if min(image.size) < 128:
-            raise UserError(f"{path}: {image.width}×{image.height} pixels is too small to cut up; 128 at least")
-    boxes = {}
-    with new_folder(root) as partial:
+    with new_folder(root) as new:
+        images = map_pictures(read_picture, [picture_A, picture_B], "reading")
+        for path, image in zip((picture_A, picture_B), images, strict=True):
+            if min(image.size) < 128:
+                raise UserError(f"{path}: {image.width}×{image.height} pixels is too small to cut up; 128 at least")
+        boxes = {}
         for number, split in enumerate(SPLITS):
-            (partial / split).mkdir(parents=True)
+            (new / split).mkdir(parents=True)
             image, is_test = images["AB".index(split[-1])], split.startswith("test")
             for i in range(num_test if is_test else num_train):
                 name, rng = f"{split}/{i:04d}.png", np.random.default_rng([seed, number, i])
                 boxes[name] = box = _random_box(image.size, is_test, rng)
-                image.resize((size, size), Image.Resampling.LANCZOS, box=box).save(partial / name)
-        (partial / "crops.json").write_text(json.dumps({"seed": seed, "size": size, "boxes": boxes}) + "\n")
+                image.resize((size, size), Image.Resampling.LANCZOS, box=box).save(new / name)
+        (new / "crops.json").write_text(json.dumps({"seed": seed, "size": size, "boxes": boxes}) + "\n")
     return Path(root)
 
 

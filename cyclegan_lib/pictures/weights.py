@@ -14,7 +14,7 @@ from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic, read_tensors
 from cyclegan_lib.models import Discriminator, Generator
 from cyclegan_lib.pictures.download import fetch
-from cyclegan_lib.runs.checkpoint import check_shapes, fit_network, is_count, read_facts, read_network
+from cyclegan_lib.runs.checkpoint import check_shapes, fit_network, is_count, read_network
 from cyclegan_lib.runs.folder import newest_whole
 
 OFFICIAL = "http://efrosgans.eecs.berkeley.edu/cyclegan/pretrained_models/{name}.pth"
@@ -54,7 +54,7 @@ def load_generators(path_or_name, direction="AtoB"):
     """(the generator of a direction, the one that goes back or None). Arguments and errors as `load_generator`."""
     path = weights_file(path_or_name)
     back = "G_BA" if direction == "AtoB" else "G_AB"
-    return load_generator(path, direction), load_network(path, back) if back in networks_of(path) else None
+    return load_generator(path, direction), load_network(path, back) if holds(path, back) else None
 
 
 def weights_file(path_or_name):
@@ -91,14 +91,9 @@ def official_file(name, url=None):
     return kept
 
 
-def facts_of(path):
-    """What a file of ours remembers of its training; {} for other files."""
-    return read_tensors(path, prefix="no tensor begins like this")[1] if path.suffix == ".safetensors" else {}
-
-
-def networks_of(path):
-    """The names of the networks in a checkpoint: "G_AB", …; none for other files."""
-    return [name for name in OFFICIAL_FILES if name in read_facts(path)["hashes"]] if "hashes" in facts_of(path) else []
+def holds(path, name):
+    """Whether a file of ours holds a network of this name, "G_AB" say, beside others."""
+    return path.suffix == ".safetensors" and bool(read_tensors(path, f"{name}.")[0])
 
 
 def load_network(path, name="G_AB"):
@@ -176,19 +171,19 @@ def export(source, to, folder):
     if to == "onnx" and missing:
         raise UserError(f"--to onnx needs packages: pip install {' '.join(missing)}")
     path = weights_file(source)
-    names = [name for name in networks_of(path) if to == "official" or name.startswith("G_")]
+    names = [name for name in OFFICIAL_FILES if holds(path, name) and (to == "official" or name.startswith("G_"))]
     networks = {name: load_network(path, name) for name in names} or {Path(source).stem: load_network(path)}
-    targets = {}
-    for name in networks:
-        file_name = f"{OFFICIAL_FILES.get(name, name)}.pth" if to == "official" else f"{name}.onnx"
-        targets[name] = Path(folder) / file_name
-        if targets[name].exists():
-            raise UserError(f"{targets[name]} is there already; remove it or choose another --output")
+    if to == "official":
+        targets = [Path(folder) / f"{OFFICIAL_FILES.get(name, name)}.pth" for name in networks]
+    else:
+        targets = [Path(folder) / f"{name}.onnx" for name in networks]
+    for target in filter(Path.exists, targets):
+        raise UserError(f"{target} is there already; remove it or choose another --output")
     Path(folder).mkdir(parents=True, exist_ok=True)
-    for name, network in networks.items():
-        with atomic(targets[name]) as partial:
-            write_onnx(network, partial) if to == "onnx" else torch.save(network.state_dict(), partial)
-    return list(targets.values())
+    for target, network in zip(targets, networks.values(), strict=True):
+        with atomic(target) as partial:
+            torch.save(network.state_dict(), partial) if to == "official" else write_onnx(network, partial)
+    return targets
 
 
 def write_onnx(G, path):
@@ -205,10 +200,8 @@ def write_onnx(G, path):
         )  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for number, (height, width) in enumerate(EXPORTED_SIZES):
-        generator = torch.Generator().manual_seed(number)
-        real = torch.rand(1 + number, channels, height, width, generator=generator) * 2 - 1
-        fake = torch.from_numpy(session.run(None, {"real": real.numpy()})[0])
-        difference = (fake - G(real)).abs().max().item()
+        real = torch.rand(1 + number, channels, height, width, generator=torch.Generator().manual_seed(number)) * 2 - 1
+        difference = (torch.from_numpy(session.run(None, {"real": real.numpy()})[0]) - G(real)).abs().max().item()
         if not difference <= AGREEMENT:
             raise UserError(f"--to onnx: differs from PyTorch by {difference:.1e} at {width}×{height} pixels")
 
