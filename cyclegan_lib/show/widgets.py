@@ -6,28 +6,23 @@ an `Output` widget, and `interact`, which uses one, can hang a notebook that run
 
 import functools
 import html
-import math
 import tempfile
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as ipw
 import torch
 
-from cyclegan_lib.config import demo_config
 from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.check import GENERATED, dataset_folder
+from cyclegan_lib.pictures.check import dataset_folder
 from cyclegan_lib.pictures.collect import from_folders
 from cyclegan_lib.pictures.crops import write_crops
 from cyclegan_lib.pictures.translate import translate_image
 from cyclegan_lib.pictures.weights import OFFICIAL_NAMES, load_generator
 from cyclegan_lib.runs.log import FLUSH_STEPS
-from cyclegan_lib.runs.timing import fit
 from cyclegan_lib.show import figures, plots
-from cyclegan_lib.show.training import Drawer
 from cyclegan_lib.study.floor import LARGEST_MEAN, closest_reachable, output_norm_floor
+from cyclegan_lib.trainer import Hook
 from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, arranged_scene, render
 
 
@@ -279,76 +274,6 @@ def translated(G, picture):
     return G(picture[None])[0]
 
 
-class TrainingControls:
-    """What to train on, how long, and with which settings. `box` is the widget to show."""
-
-    def __init__(self, data_root, output_root, minutes=2.0):
-        self.data_root, self.output_root = Path(data_root), Path(output_root)
-        self.dataset = ipw.Dropdown(**labelled("data set", 420))
-        self.pixels = ipw.Dropdown(options=[64, 96, 128, 256], value=64, **labelled("picture size", 420))
-        self.unit = ipw.Dropdown(options=["minutes", "epochs"], value="minutes", **labelled("train for", 420))
-        self.amount = ipw.BoundedFloatText(minutes, min=0.1, max=10000, step=0.1, **labelled("how many", 420))
-        self.lambda_cycle = slider("λ cycle", 10, 0, 20, 0.5, 420)
-        self.lambda_identity = slider("λ identity", 5, 0, 20, 0.5, 420)
-        names = [(plots.NORM_NAMES[norm], norm) for norm in ("none", "instance")]
-        style = {"description_width": "150px", "button_width": "230px"}
-        self.output_norm = ipw.ToggleButtons(options=names, **{**labelled("last layer", 700), "style": style})
-        self.find_datasets()
-        length = [self.dataset, self.pixels, self.unit, self.amount]
-        self.box = ipw.VBox([*length, self.lambda_cycle, self.lambda_identity, self.output_norm])
-
-    def find_datasets(self, choose=GENERATED):
-        """List the data sets that are there, and water2wine, which can be drawn; choose one."""
-        names = {folder.parent.name for folder in self.data_root.glob("*/trainA")}
-        self.dataset.options = [GENERATED, *sorted(names - {GENERATED})]
-        self.dataset.value = choose
-
-    def config(self, steps=None):
-        """A `TrainConfig`: the demo's, with what the controls say.
-
-        Runs are named after the data set and the last layer. One of the same settings continues, if it
-        was stopped; others are replaced. Minutes become steps by timing ten of them, unless the
-        number of `steps` is given.
-        """
-        name, norm, side = self.dataset.value, self.output_norm.value, self.pixels.value
-        config = demo_config(
-            dataset_name=name, img_height=side, img_width=side, output_norm=norm, lambda_cycle=self.lambda_cycle.value,
-            lambda_identity=self.lambda_identity.value, data_root=self.data_root, output_root=self.output_root,
-            run_name=f"playground_{name}_{norm}", overwrite=True, resume="auto", checkpoint_minutes=5,
-        )  # fmt: skip
-        if steps is None and self.unit.value == "epochs":
-            return replace(config, num_epochs=max(1, round(self.amount.value)))
-        return fit(config, steps=steps, minutes=self.amount.value)
-
-
-class LiveTraining(Drawer):
-    """Observer: loss curves and samples, drawn again while it trains. `box` is the widget to show.
-
-    The curves are those that a `Log` before it writes.
-
-    Args:
-        every: seconds between two drawings; the training waits while one is made.
-    """
-
-    def __init__(self, every=15):
-        self.every, self.drawn_at = every, -math.inf
-        self.curves, self.samples = Picture(900), Picture(900)
-        self.box = ipw.VBox([self.curves.widget, self.samples.widget])
-
-    def after_step(self, trainer):
-        if trainer.step % FLUSH_STEPS == 0 and time.monotonic() - self.drawn_at >= self.every:
-            self.redraw(trainer)
-
-    def end(self, trainer):
-        self.redraw(trainer)
-
-    def redraw(self, trainer):
-        title = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
-        self.curves.widget.value = self.draw_curves(trainer, title) or self.curves.widget.value
-        self.samples.widget.value = self.draw_sheet(trainer, title) or self.samples.widget.value
-        self.drawn_at = time.monotonic()
-
-
 class OwnPictures:
     """Two pictures, or two folders or zips of them, uploaded or named by path → a data set, chosen in the controls.
 
@@ -393,3 +318,75 @@ class OwnPictures:
         path = Path(tempfile.mkdtemp()) / Path(file.get("metadata", file)["name"]).name
         path.write_bytes(bytes(file["content"]))
         return path
+
+
+class FaultGame(Hook):
+    """Trainings with a hidden fault: look at curves, pictures and a probe, and name it. `box` is the widget to show.
+
+    As a hook of a training it is an observer, which says how far that is.
+
+    Args:
+        play: a function (case number, hook) → (name of the fault, history, samples, probe).
+            It trains a `Trainer` that has the hook.
+        healthy: (history, samples) of a healthy run, to show beside.
+        names: of the faults to choose from.
+    """
+
+    def __init__(self, play, healthy, names):
+        self.play, self.healthy, self.evidence = play, healthy, None
+        self.case = ipw.BoundedIntText(1, min=1, max=999, **labelled("case number", 420))
+        self.train = ipw.Button(description="train it", button_style="primary")
+        self.probe = ipw.Button(description="probe")
+        self.answer = ipw.Dropdown(options=["", *names], value="", **labelled("the fault is", 420))
+        self.message, self.picture = ipw.HTML("choose a case and train it"), Picture(936)
+        self.train.on_click(lambda button: self._train())
+        self.probe.on_click(lambda button: self._probe())
+        self.answer.observe(lambda change: self._check(), "value")
+        top = ipw.HBox([self.case, self.train, self.probe])
+        self.box = ipw.VBox([top, self.answer, self.message, self.picture.widget])
+
+    @property
+    def verdict(self):
+        """What is said now, without its markup."""
+        return html.unescape(self.message.value)
+
+    def figure(self):
+        """The case beside a healthy run."""
+        return plots.beside_healthy(*self.evidence[:2], *self.healthy, f"Case {self.case.value}: which fault is it?")
+
+    def after_step(self, trainer):
+        if trainer.step % FLUSH_STEPS == 0:
+            self._say(f"step {trainer.step} of {trainer.total_steps}")
+
+    def _say(self, text):
+        self.message.value = html.escape(text)
+
+    def _train(self):
+        self.answer.value, self.evidence = "", None
+        self.fault, *self.evidence = self.play(self.case.value, self)
+        self._say("trained: look at it, probe it, and name the fault")
+        self.picture.draw(self.figure())
+
+    def _probe(self):
+        if self.evidence is None:
+            self._say("train a case first")
+            return
+        probe = self.evidence[2]
+        reached, mixed, unmoved = (", ".join(probe[name]) for name in ("reached", "mixed", "unmoved"))
+        self._say(
+            f"the discriminator step leaves gradients in: {reached or 'no generator'}; "
+            f"the other pictures of a batch change the scores of: {mixed or 'no network'}; "
+            f"a step does not change: {unmoved or 'no network, all change'}; in the next epoch "
+            f"{probe['same_crops']:.0%} of the pictures come with the same crop, "
+            f"{probe['same_pairs']:.0%} with the same partner"
+        )
+
+    def _check(self):
+        if not self.answer.value:
+            return
+        if self.evidence is None:
+            self._say("train a case first")
+        elif self.answer.value == self.fault:
+            self._say(f"right! It is: {self.fault}")
+        else:
+            self._say(f"not {self.answer.value}: look again")
