@@ -16,23 +16,31 @@ CANNOT_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 
 @contextmanager
-def atomic(path):
-    """A hidden path to write; at the end it is synced to the disk and renamed to `path`.
-
-    Readers see what was there before, or all of the new content. A full disk is a `UserError`.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name[:200]}.partial")
+def write_errors(path):
+    """Turn a full disk, say, into a `UserError` that names `path`."""
     try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
-        sync(path.parent)
+        yield
     except (OSError, SafetensorError) as error:
         full = getattr(error, "errno", None) in FULL or "No space" in str(error)
         what_to_do = "; make room, nothing that was saved before is lost" if full else ""
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be written ({reason}){what_to_do}") from None
+
+
+@contextmanager
+def atomic(path):
+    """A hidden path to write; at the end it is synced to the disk and renamed to `path`.
+
+    Readers see what was there before, or all of the new content.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with write_errors(path):
+            yield partial
+            sync(partial)
+            os.replace(partial, path)
+            sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 

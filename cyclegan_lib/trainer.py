@@ -91,6 +91,10 @@ class Trainer:
         """Whether it has ended before its last step."""
         return self.step < self.total_steps
 
+    def hook(self, kind):
+        """The hook of this class, or None."""
+        return next((hook for hook in self.hooks if isinstance(hook, kind)), None)
+
     def stop(self):
         """End after this step."""
         self._is_to_stop = True

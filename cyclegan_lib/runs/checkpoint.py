@@ -1,58 +1,51 @@
-"""A training run on disk: four networks and all that is needed to go on; official weights, in and out.
+"""A checkpoint is one file: networks, optimisers, buffers of past fakes, scaler, step and settings.
 
-    saved_models/<run_name>/epoch_<N>/{G_AB,G_BA,D_A,D_B,state}.safetensors   manifest.json
+    saved_models/<run_name>/epoch_<N>.safetensors   after an epoch
+                            step_<S>.safetensors    within an epoch
 
-`runs.py` says how they come onto the disk, and which of a run's is the newest that is whole.
-Safetensors hold numbers and text and run no code when read. There is no time of day in them:
-the same training writes the same bytes. A `.pth` is read with nothing unpickled but tensors.
-
-`python -m cyclegan_lib.checkpoints export saved_models/<run_name> --to official` (or onnx, pt2)
-writes the networks for use elsewhere.
+The file is written under another name, synced and renamed: it is whole or it is not there. Its
+header holds a hash of each part's tensors, and one of the header's facts, so a damaged file is
+recognised. Safetensors hold numbers and text and run no code when read. There is no time of day
+in them: the same training writes the same bytes.
 """
 
-import shutil
-from pathlib import Path
+import hashlib
+import json
+
+import torch
 
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import named, read_tensors, write_tensors
-from cyclegan_lib.runs.folder import install, write_manifest
-from cyclegan_lib.runs.folder import saved_epochs as saved_epochs
+from cyclegan_lib.files import read_tensors, write_tensors
 
+OPTIMIZERS = ("optimizer_G", "optimizer_D")
 BUFFERS = ("fake_A_buffer", "fake_B_buffer")
+STATE_ERRORS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 
 
-def save_checkpoint(folder, model, facts, settings=None, changes=(), buffers=None):
-    """Write `model` (a `CycleGAN`) to `folder`, whole or not at all. What was there is kept until it is.
+def write_checkpoint(path, model, facts, buffers=None):
+    """Write `model` (a `CycleGAN`) atomically.
 
     Args:
-        facts: what else to remember, as a JSON-able dict: the architecture, the step, …
-        settings, changes: for the manifest, see `runs.Checkpoint`.
+        facts: what else to remember, a JSON-able dict with "step" in it: the architecture, settings, …
         buffers: what `buffers_of` gives in each process of a training; only `model`'s by default.
 
     Raises:
         UserError: if it cannot be written, on a full disk, say.
     """
-    folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    tensors, rest = {}, {"scaler": model.scaler.state_dict()}
-    for name in ("optimizer_G", "optimizer_D"):
-        for i, state in getattr(model, name).state_dict()["state"].items():
-            tensors |= {f"{name}.{i}.{key}": value for key, value in state.items()}
-    for rank, states in enumerate(buffers or [buffers_of(model)]):
-        for name, state in states.items():
-            key = buffer_key(name, rank)
-            tensors[key], rest[key] = state["pictures"], state["rng"]
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with named(folder):
-            partial.mkdir(parents=True)
-            for name, network in model.networks.items():
-                write_tensors(partial / f"{name}.safetensors", network.state_dict(), facts)
-            write_tensors(partial / "state.safetensors", tensors, {**facts, **rest})
-            write_manifest(partial, facts["step"], settings or {}, list(changes))
-            install(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    states = {name: network.state_dict() for name, network in model.networks.items()}
+    for name in OPTIMIZERS:
+        moments = getattr(model, name).state_dict()["state"]
+        states[name] = {f"{i}.{key}": value for i, state in moments.items() for key, value in state.items()}
+    random_states = {}
+    for rank, of_rank in enumerate(buffers or [buffers_of(model)]):
+        for name, state in of_rank.items():
+            states.setdefault(name, {})[str(rank)] = state["pictures"]
+            random_states[f"{name}.{rank}"] = state["rng"]
+    states = {part: {key: value.cpu() for key, value in state.items()} for part, state in states.items()}
+    hashes = {part: hash_of(state) for part, state in states.items()}
+    facts = {**facts, "scaler": model.scaler.state_dict(), "buffers": random_states, "hashes": hashes}
+    tensors = {f"{part}.{key}": value for part, state in states.items() for key, value in state.items()}
+    write_tensors(path, tensors, facts | {"sha256": hash_of_facts(facts)})
 
 
 def buffers_of(model):
@@ -61,69 +54,99 @@ def buffers_of(model):
     return {name: state | {"pictures": state["pictures"].cpu()} for name, state in states.items()}
 
 
-def buffer_key(name, rank):
-    """What the buffer of a training's process is called in a checkpoint; the first one's by its name alone."""
-    return f"{name}.{rank}" if rank else name
+def hash_of(tensors):
+    """A hash of tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for key, value in sorted(tensors.items()):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
-def load_checkpoint(folder, model, rank=0):
-    """Put `model` (a `CycleGAN` of the same architecture) where `save_checkpoint` left it.
+def hash_of_facts(facts):
+    text = json.dumps({key: value for key, value in facts.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
-    Each process of a training, by its `rank`, gets its own buffers; one that was not there when the
-    checkpoint was saved begins with empty ones. Returns the facts that were saved.
+
+def read_facts(path):
+    """The facts of a checkpoint, checked; no tensor is read.
 
     Raises:
-        UserError: naming the file that is missing, damaged, or of another architecture.
+        UserError: naming the file, if it is missing, damaged or no checkpoint.
     """
-    folder = Path(folder)
+    _, facts = read_tensors(path, prefix="no tensor begins like this")
+    if facts.get("sha256") != hash_of_facts(facts) or not is_count(facts.get("step")):
+        raise UserError(f"{path}: damaged, or not a checkpoint of a training")
+    return facts
+
+
+def read_checkpoint(path):
+    """({part: {key: tensor}}, facts) of a whole checkpoint, checked. Raises as `read_facts`."""
+    facts = read_facts(path)
+    tensors, _ = read_tensors(path)
+    states = {part: {} for part in facts["hashes"]}
+    for key, value in tensors.items():
+        part, _, rest = key.partition(".")
+        states.setdefault(part, {})[rest] = value
+    for part, state in states.items():
+        if hash_of(state) != facts["hashes"].get(part):
+            raise UserError(f"{path}: damaged, {part} is not what was saved")
+    return states, facts
+
+
+def read_network(path, name="G_AB"):
+    """(tensors, facts) of one network of a checkpoint, checked; the others are not read.
+
+    A file that holds a single network has its keys without a name, and no hash.
+    """
+    tensors, facts = read_tensors(path, prefix=f"{name}.")
+    if "hashes" not in facts:
+        return read_tensors(path)
+    if hash_of(tensors) != read_facts(path)["hashes"].get(name):
+        raise UserError(f"{path}: damaged, {name} is not what was saved")
+    return tensors, facts
+
+
+def load_checkpoint(path, model, rank=0):
+    """Put `model` (a `CycleGAN` of the same architecture) where `write_checkpoint` left it.
+
+    Each process of a training, by its `rank`, gets its own buffers; one that did not exist when the
+    checkpoint was saved begins with empty ones. Returns the facts.
+
+    Raises:
+        UserError: naming the file, if it is missing, damaged, or of another architecture.
+    """
+    states, facts = read_checkpoint(path)
     for name, network in model.networks.items():
-        load_network(folder / f"{name}.safetensors", network)
-    path = folder / "state.safetensors"
-    tensors, facts = read_tensors(path)
+        fit_network(path, states.get(name, {}), network)
     try:
-        _load_state(model, tensors, facts, rank)
-    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError):
+        for name in OPTIMIZERS:
+            _load_optimizer(getattr(model, name), states[name])
+        for name in BUFFERS:
+            if rank == 0 or f"{name}.{rank}" in facts["buffers"]:
+                pictures = states[name][str(rank)].to(model.device)
+                getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts["buffers"][f"{name}.{rank}"]})
+        if facts["scaler"]:  # empty where the run was not in fp16 when it was saved; then it begins anew
+            model.scaler.load_state_dict(facts["scaler"])
+    except STATE_ERRORS:
         raise UserError(f"{path}: not the state of a training run") from None
     return facts
 
 
-def _load_state(model, tensors, facts, rank):
-    """Put what is not networks into `model`, and take it out of the facts."""
-    for name in ("optimizer_G", "optimizer_D"):
-        optimizer = getattr(model, name)
-        state = {}
-        for key, value in tensors.items():
-            if key.startswith(f"{name}."):
-                _, i, field = key.split(".")
-                state.setdefault(int(i), {})[field] = value
-        for i, values in state.items():
-            shape = optimizer.param_groups[0]["params"][i].shape
-            if {key: value.shape for key, value in values.items()} != {
-                "step": (),
-                "exp_avg": shape,
-                "exp_avg_sq": shape,
-            }:
-                raise ValueError
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for name in BUFFERS:
-        key = buffer_key(name, rank)
-        if rank == 0 or key in tensors:
-            pictures = tensors[key].to(model.device)
-            getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts[key]})
-    for key in [key for key in facts if key.startswith(BUFFERS)]:
-        del facts[key]
-    scaler = facts.pop("scaler")
-    if scaler:  # empty where the run was not in fp16 when it was saved; then it begins anew
-        model.scaler.load_state_dict(scaler)
+def _load_optimizer(optimizer, tensors):
+    state = {}
+    for key, value in tensors.items():
+        i, _, field = key.partition(".")
+        state.setdefault(int(i), {})[field] = value
+    for i, values in state.items():
+        shape = optimizer.param_groups[0]["params"][i].shape
+        if {key: value.shape for key, value in values.items()} != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+            raise ValueError
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
-def load_network(path, network):
-    """Load one of our files into `network`; names the first key that does not fit."""
-    fit(path, read_tensors(path)[0], network)
-
-
-def fit(path, tensors, network):
-    """Put `tensors`, read from `path`, into `network`, and name the first key that does not fit."""
+def fit_network(path, tensors, network):
+    """Load `tensors`, read from `path`, into `network`, and name the first key that does not fit."""
     check_shapes(path, tensors, network)
     try:
         network.load_state_dict(tensors)
@@ -139,3 +162,7 @@ def check_shapes(path, tensors, network):
         here = tuple(wanted[key].shape) if key in wanted else "nothing"
         if there != here:
             raise UserError(f"{path}: another architecture: at {key} the file has {there}, the network {here}")
+
+
+def is_count(value):
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -6,7 +6,7 @@
 
 Every process holds all networks. Gradients are summed over the processes before each update, so all
 make the same one. `DistributedDataParallel` does that for one forward a backward; here a generator
-goes forward twice or thrice, and discriminators are frozen in between: one sum is shorter, and exact.
+goes forward two or three times, and discriminators are frozen in between: one sum is shorter, and exact.
 """
 
 import contextlib
@@ -53,8 +53,8 @@ class Processes:
         # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
         self._by_cpu = distributed.new_group(backend="gloo")
 
-    def one_after_another(self):
-        """A context that the first process passes before the others enter it: it makes what they find."""
+    def rank_0_first(self):
+        """A context in which rank 0 runs first: it makes what the others find."""
         return self._state.main_process_first() if self.count > 1 else contextlib.nullcontext()
 
     @contextlib.contextmanager
@@ -75,6 +75,31 @@ class Processes:
         distributed.all_reduce(raised, distributed.ReduceOp.MAX, group=self._by_cpu)
         return tuple(flag > 0 for flag in raised.tolist())
 
+    def share(self, numbers):
+        """The numbers of a batch that this process loads.
+
+        No number goes to two, none is left out. Of a batch with fewer numbers than processes, an epoch's
+        last one, some take the first number along, with weight 0: they have to be there for every sum.
+        """
+        return numbers[self.rank :: self.count] or numbers[:1]
+
+    def weight(self, numbers):
+        """This process's part of a batch."""
+        return len(numbers[self.rank :: self.count]) / len(numbers)
+
+    @contextlib.contextmanager
+    def joint_update(self, model, numbers):
+        """A context in which `model` takes a step on this process's share of a batch, with the gradients of all.
+
+        Gives a function that sums the losses of the step alike.
+        """
+        weight = self.weight(numbers)
+        model.before_update = lambda parameters: self.sum_gradients(parameters, weight)
+        try:
+            yield lambda losses: self.sum_losses(losses, weight)
+        finally:
+            model.before_update = None
+
     def sum_gradients(self, parameters, weight):
         """Put Σ weight · gradient over the processes into every parameter's gradient.
 
@@ -89,8 +114,6 @@ class Processes:
 
     def sum_losses(self, losses, weight):
         """{name: Σ weight · loss} over the processes; None stays None."""
-        if self.count == 1:
-            return losses
         names = [name for name, loss in losses.items() if loss is not None]
         summed = torch.stack([losses[name] for name in names]) * weight
         distributed.all_reduce(summed)
@@ -109,13 +132,3 @@ class Processes:
         if self.count > 1:
             self._state.wait_for_everyone()
             self._state.destroy_process_group()
-
-
-def share(numbers, rank, count):
-    """(the numbers of a batch that are for process `rank` of `count`, their part of the batch).
-
-    No number goes to two, none is left out. Of a batch with fewer numbers than processes, an epoch's
-    last one, some take the first number along, with weight 0: they have to be there for every sum.
-    """
-    own = numbers[rank::count]
-    return (own, len(own) / len(numbers)) if own else (numbers[:1], 0.0)

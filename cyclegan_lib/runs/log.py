@@ -1,0 +1,211 @@
+"""The losses of a training: `history.jsonl`, the progress bar, TensorBoard."""
+
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.files import sync, write_atomic, write_errors
+from cyclegan_lib.runs.checkpoint import is_count
+from cyclegan_lib.runs.folder import saved_epochs
+from cyclegan_lib.trainer import Hook
+
+LOSSES = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")  # of a row of `history.jsonl`
+FLUSH_STEPS = 25  # losses stay on the device for so long before they are read and written
+
+
+class Log(Hook):
+    """Observer: writes `history.jsonl`, a line a step, and ends a training whose loss is not finite.
+
+    Losses wait on the device as tensors: reading each one at once would make the device wait.
+
+    Args:
+        writes: False in the processes of a training that only look for what is not finite.
+
+    Attributes:
+        fresh: the rows that were written after this step, mostly none.
+
+    Raises:
+        UserError: naming the step, the loss and its pictures, if a loss is not finite.
+    """
+
+    def __init__(self, config, writes=True):
+        self.path, self.writes = config.models_folder / "history.jsonl", writes
+        self.waiting, self.fresh = [], []
+
+    def start(self, trainer):
+        self.trainer = trainer
+        if not self.writes:
+            return
+        rows = read_history(self.path, trainer.step)
+        if [row["step"] for row in rows] != list(range(1, trainer.step + 1)):
+            print(f"warning: {self.path} lacks some of the {trainer.step} steps that were done", file=sys.stderr)
+        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+        trainer.cleanup.callback(self._write)
+
+    def after_step(self, trainer):
+        self.waiting.append(({"step": trainer.step, "epoch": trainer.epoch, "lr": trainer.lr}, trainer.losses))
+        self.fresh = []
+        ends_epoch = trainer.step % trainer.steps_per_epoch == 0
+        if trainer.step % FLUSH_STEPS == 0 or ends_epoch or not trainer.stopped:
+            self.flush()
+
+    def end(self, trainer):
+        self.fresh = []
+        self.flush()
+
+    def flush(self):
+        """Write the rows that wait. Raises the `UserError` at the first that is not finite."""
+        diverged = self._write()
+        if diverged:
+            loss = next(name for name in LOSSES if not is_finite(diverged[name]))
+            files = ", ".join(f"{path.parent.name}/{path.name}" for path in self.trainer.batch_files(diverged["step"]))
+            raise UserError(
+                f"step {diverged['step']}: {loss} is {diverged[loss]}, on {files}; {way_back(self.trainer)}"
+            )
+
+    def sync(self):
+        """Have the system write the file to the disk."""
+        if self.writes:
+            with write_errors(self.path):
+                sync(self.path)
+
+    def _write(self):
+        """Write the rows that wait, up to the first that is not finite, which is returned."""
+        rows = []
+        for row, losses in self.waiting:
+            rows.append(row | {name: None if losses[name] is None else losses[name].item() for name in LOSSES})
+        self.waiting, diverged = [], None
+        finite = [all(is_finite(row[name]) for name in LOSSES) for row in rows]
+        skips = self.trainer.model.precision == "fp16"  # its scaler skips a step that overflows, and goes on
+        if not all(finite) and not (skips and any(finite)):
+            diverged = rows[finite.index(False)]
+            rows = rows[: finite.index(False)]
+        if self.writes and rows:
+            with write_errors(self.path), open(self.path, "a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+        self.fresh = self.fresh + rows
+        return diverged
+
+
+def way_back(trainer):
+    """What to do after a training has diverged."""
+    epochs = saved_epochs(trainer.config.models_folder)
+    there = f"--resume auto continues from epoch {epochs[-1]}" if epochs else "no epoch had been saved before"
+    return f"{there}; try a lower --lr (it was {trainer.config.lr:g}) or --precision fp32"
+
+
+class Bar(Hook):
+    """Observer: a bar over the whole run, with the means of the losses that `log` has just written.
+
+    Its remaining time is steady: it goes by the mean speed so far.
+    """
+
+    def __init__(self, log):
+        self.log = log
+
+    def start(self, trainer):
+        bar = tqdm(total=trainer.total_steps, initial=trainer.step, unit="step", smoothing=0, dynamic_ncols=True)
+        self.bar = trainer.cleanup.enter_context(bar)
+
+    def after_step(self, trainer):
+        self.bar.update()
+        if self.log.fresh:
+            self.bar.set_description(f"epoch {trainer.epoch}/{trainer.config.num_epochs}", refresh=False)
+            means = mean_row(self.log.fresh)
+            self.bar.set_postfix({name: f"{means[name]:.3f}" for name in LOSSES if means[name] is not None})
+
+    def end(self, trainer):
+        self.bar.close()
+
+
+class TensorBoard(Hook):
+    """Observer: writes the rows of `log` for TensorBoard.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+
+    def __init__(self, config, log):
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise UserError("--tensorboard needs a package: pip install tensorboard") from None
+        self.folder, self.log, self.writer = config.models_folder / "tensorboard", log, SummaryWriter
+
+    def start(self, trainer):
+        self.board = self.writer(str(self.folder), purge_step=trainer.step + 1)
+        trainer.cleanup.callback(self.board.close)
+
+    def after_step(self, trainer):
+        for row in self.log.fresh:
+            for name in ("lr", *LOSSES):
+                if row[name] is not None:
+                    self.board.add_scalar(name, row[name], row["step"])
+
+    def end(self, trainer):
+        self.after_step(trainer)
+
+
+def is_finite(loss):
+    return loss is None or math.isfinite(loss)
+
+
+def read_history(path, last=math.inf):
+    """The rows of a `history.jsonl` up to step `last`: a list of dicts, empty if there is no such file.
+
+    A last line without its end, from a process that was killed while writing, is left out.
+
+    Args:
+        path: the file, or the run's folder that it lies in.
+
+    Raises:
+        UserError: naming the first line that is damaged, if it stands before step `last`.
+    """
+    return list(_history_rows(Path(path), last))
+
+
+def read_curves(path, steps, most=4000):
+    """At most so many rows for a history of so many steps: means of as many rows as that takes.
+
+    A figure has no use for more, and its memory would grow with the run.
+    """
+    rows, group = _history_rows(Path(path)), math.ceil(steps / most)
+    if group <= 1:
+        return list(rows)
+    return [mean_row(piece) for piece in iter(lambda: list(itertools.islice(rows, group)), [])]
+
+
+def mean_row(rows):
+    """The last of some rows of a history, with the means of the losses that are there."""
+    means = {}
+    for name in LOSSES:
+        values = [row[name] for row in rows if row[name] is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return {**rows[-1], **means}
+
+
+def _history_rows(path, last=math.inf):
+    """The rows of `read_history`, one by one."""
+    path = path / "history.jsonl" if path.is_dir() else path
+    if not path.is_file():
+        return
+    done = 0
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n") or done >= last:
+                return
+            try:
+                row = json.loads(line)
+                done = row["step"]
+                if not is_count(done):
+                    raise ValueError
+            except (ValueError, TypeError, KeyError, RecursionError):
+                raise UserError(f"{path}: line {number} is damaged; delete it and what follows to continue") from None
+            if done > last:
+                return
+            yield {sys.intern(name): value for name, value in row.items()}  # else each row has names of its own
