@@ -236,7 +236,7 @@ COMMANDS = {
 
 
 def parse(argv=None):
-    """Command line → (arguments, the parser of their command)."""
+    """Command line → (the command's name, its arguments, its parser)."""
     parser = Parser(prog="cyclegan", description="CycleGAN to learn from. COMMAND --help lists a command's options.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     parsers = {}
@@ -244,13 +244,19 @@ def parse(argv=None):
         parsers[name] = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         add_options(parsers[name])
     args = parser.parse_args(argv)
-    return args, parsers[args.command]
+    name = vars(args).pop("command")
+    return name, args, parsers[name]
+
+
+def parse_config(argv):
+    """The options of `cyclegan train` → `TrainConfig`."""
+    return TrainConfig(**vars(parse(["train", *argv])[1]))
 
 
 def main(argv=None):
     """The command. A room's `command(args)` returns its exit code, or None."""
-    args, parser = parse(argv)
+    name, args, parser = parse(argv)
     with parser.one_line_errors():
-        code = importlib.import_module(f"cyclegan_lib.{COMMANDS[args.command][1]}").command(args)
+        code = importlib.import_module(f"cyclegan_lib.{COMMANDS[name][1]}").command(args)
     if code:
         raise SystemExit(code)

@@ -46,9 +46,7 @@ class TrainConfig:
     lambda_cycle: float = option(10.0, "weight of the cycle loss", least=0)
     lambda_identity: float = option(0.0, "weight of the identity loss; 5 is common, 0 leaves it out", least=0)
     output_norm: str = option("none", "norm before the generator's tanh", choices=OUTPUT_NORMS, on_resume="refuse")
-    discriminator_instance: bool = option(
-        False, "an InstanceNorm on the discriminators' first layer too", command_line=False, on_resume="refuse"
-    )
+    discriminator_instance: bool = option(False, "a norm on D's first layer", command_line=False, on_resume="refuse")
     lambda_adversarial: float = option(1.0, "weight of the adversarial loss", least=0, command_line=False)
     base_channels: int = option(64, "width of the networks' first layers", least=1, most=1024, on_resume="refuse")
     lr: float = option(2e-4, "learning rate of Adam, until the decay", above=0)
@@ -58,26 +56,12 @@ class TrainConfig:
     no_augment: bool = option(False, "use training pictures whole: no random crop, no flip")
     seed: int = option(0, "decides weights, order, crops and flips", least=0, most=2**31, on_resume="refuse")
     precision: str = option("auto", "auto: the fastest that the device does well", choices=PRECISIONS)
-    num_workers: int | None = option(
-        None, "processes that load pictures (default: as many as needed)", type=int, least=0, most=128,
-        on_resume="ignore",
-    )  # fmt: skip
-    sample_interval: int = option(
-        1, "epochs between two sample sheets; 0: only at the end", least=0, on_resume="ignore"
-    )
-    checkpoint_interval: int = option(
-        10, "epochs between two checkpoints; 0: only at the end", least=0, on_resume="ignore"
-    )
-    checkpoint_minutes: float = option(
-        0.0, "minutes between two checkpoints within epochs; 0: none of these", least=0, on_resume="ignore"
-    )
-    keep_checkpoints: int = option(
-        0, "keep so many of the newest epochs' checkpoints, and of rarer sample sheets'; 0: all", least=0,
-        on_resume="ignore",
-    )  # fmt: skip
-    max_steps: int | None = option(
-        None, "end after so many steps, lr decayed by then (default: none)", type=int, least=1
-    )
+    num_workers: int | None = option(None, "loading processes", type=int, least=0, most=128, on_resume="ignore")
+    sample_interval: int = option(1, "epochs between sample sheets; 0: one at the end", least=0, on_resume="ignore")
+    checkpoint_interval: int = option(10, "epochs between checkpoints; 0: at the end", least=0, on_resume="ignore")
+    checkpoint_minutes: float = option(0.0, "minutes between checkpoints; 0: none", least=0, on_resume="ignore")
+    keep_checkpoints: int = option(0, "epochs' checkpoints that are kept; 0: all", least=0, on_resume="ignore")
+    max_steps: int | None = option(None, "end after so many steps (default: no limit)", type=int, least=1)
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path, on_resume="place")
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path, on_resume="place")
     run_name: str | None = option(

@@ -122,10 +122,6 @@ class Trainer:
         """The rows of a sample sheet: always the same test pictures, there and back."""
         return self.model.sheet(self.data.test("A", count), self.data.test("B", count))
 
-    def batch_files(self, step):
-        """The files of a step's batch (step counted from 1), of both sides."""
-        return [self.data.path(domain, n) for domain in "AB" for n in self.batch_numbers[step - 1]]
-
     def _batches(self):
         pin, share = self.device.type == "cuda", self.processes and self.processes.share
         batches = training_batches(
