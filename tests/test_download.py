@@ -107,7 +107,7 @@ def test_a_bad_archive_is_named_and_leaves_nothing_behind(site, tmp_path, name):
 
 def test_a_folder_that_is_there_is_not_touched(site, tmp_path):
     (tmp_path / "mine").mkdir()
-    with pytest.raises(UserError, match="mine is there already; remove it"):
+    with pytest.raises(UserError, match="mine exists already; remove it"):
         download.download(tmp_path / "mine", f"{site[1]}/mine.zip")
 
 

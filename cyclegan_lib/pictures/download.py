@@ -28,7 +28,7 @@ def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
         url: the archive's address; None: where the authors offer the data set of that name.
 
     Raises:
-        UserError: if `root` is there already, its name is unknown and there is no `url`, the archive
+        UserError: if `root` exists already, its name is unknown and there is no `url`, the archive
             cannot be had, or it is not one that may be unpacked; `root` is not made then.
     """
     root = Path(root)

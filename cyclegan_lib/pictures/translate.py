@@ -191,7 +191,7 @@ def command(args):
     existing = [target for _, target in jobs if target.exists()]
     if existing and not args.overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{more} is there already; choose another --output, or --overwrite")
+        raise UserError(f"{existing[0]}{more} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")

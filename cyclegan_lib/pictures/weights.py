@@ -164,7 +164,7 @@ def export(source, to, folder):
         the paths that were written.
 
     Raises:
-        UserError: as `load_generator`; if a file is there already, a package is missing, or a
+        UserError: as `load_generator`; if a file exists already, a package is missing, or a
             network that was written gives other pictures.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
@@ -178,7 +178,7 @@ def export(source, to, folder):
     else:
         targets = [Path(folder) / f"{name}.onnx" for name in networks]
     for target in filter(Path.exists, targets):
-        raise UserError(f"{target} is there already; remove it or choose another --output")
+        raise UserError(f"{target} exists already; remove it or choose another --output")
     Path(folder).mkdir(parents=True, exist_ok=True)
     for target, network in zip(targets, networks.values(), strict=True):
         with atomic(target) as partial:
