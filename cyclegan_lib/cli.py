@@ -44,13 +44,13 @@ class Parser(argparse.ArgumentParser):
             self.exit(130, "stopped\n")
 
 
-def within(kind, least, most, multiple_of=1):
+def within(kind, least, most, multiple_of=None):
     """An argument type: a number of a `kind`, from `least` to `most`."""
 
     def convert(text):
         value = kind(text)
-        if not least <= value <= most or value % multiple_of:
-            multiple = f"a multiple of {multiple_of} from " if multiple_of > 1 else ""
+        if not least <= value <= most or (multiple_of and value % multiple_of):
+            multiple = f"a multiple of {multiple_of} from " if multiple_of else ""
             raise argparse.ArgumentTypeError(f"must be {multiple}{least:g} to {most:g}, not {text}")
         return value
 

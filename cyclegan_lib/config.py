@@ -91,8 +91,9 @@ class TrainConfig:
             except UserError as error:
                 return str(error)
         least, most = facts.get("least"), facts.get("most", 10**9)
-        if least is not None and not (least <= value <= most and value % facts.get("multiple_of", 1) == 0):
-            multiple = f"a multiple of {facts['multiple_of']} from " if "multiple_of" in facts else ""
+        multiple_of = facts.get("multiple_of")
+        if least is not None and (not least <= value <= most or (multiple_of and value % multiple_of)):
+            multiple = f"a multiple of {multiple_of} from " if multiple_of else ""
             return f"--{name} must be {multiple}{least} to {most}, not {value}"
         if "above" in facts and not facts["above"] < value <= most:
             return f"--{name} must be a number above {facts['above']}, not {value}"

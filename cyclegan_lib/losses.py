@@ -83,6 +83,6 @@ class FakeImageBuffer:
 
     def load_state_dict(self, state):
         """Continue exactly where `state_dict` was taken."""
-        self.pictures = list(state["pictures"])
+        self.pictures = [picture.clone() for picture in state["pictures"]]
         version, numbers, gauss = state["rng"]
         self.rng.setstate((version, tuple(numbers), gauss))

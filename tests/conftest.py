@@ -9,8 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import hypothesis
 import pytest
 import torch
+from helpers import tiny
 
-from cyclegan_lib.train import TrainConfig
 from cyclegan_lib.water2wine.dataset import write_dataset
 
 # The same examples every time in the suite, and no clock; `make torture` tries many more, new ones each time.
@@ -25,6 +25,15 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+MACHINE = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+
+@pytest.fixture(params=[name for name, there in MACHINE.items() if there])
+def device(request):
+    """Every device that this machine has."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory):
     """A water2wine of 6 + 6 training and 4 + 4 test pictures at 32 pixels. Read-only."""
@@ -33,17 +42,8 @@ def tiny_root(tmp_path_factory):
 
 @pytest.fixture
 def tiny_config(tiny_root, tmp_path):
-    """Makes the configuration of a run of seconds: 3 epochs of 3 steps, saved under tmp_path."""
-
-    def make(**changes):
-        tiny = dict(
-            dataset_name=tiny_root.name, data_root=tiny_root.parent, output_root=tmp_path, img_height=32,
-            img_width=32, batch_size=2, num_epochs=3, base_channels=4, num_residual=1, device="cpu",
-            precision="fp32", sample_interval=0, checkpoint_interval=1,
-        )  # fmt: skip
-        return TrainConfig(**{**tiny, **changes})
-
-    return make
+    """Makes the configuration of a run of seconds, saved under tmp_path."""
+    return functools.partial(tiny, tiny_root.parent, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from cyclegan_lib.datasets import (
     to_signed,
     training_batches,
 )
+from cyclegan_lib.errors import UserError
 
 
 def gradient(height=40, width=40):
@@ -65,6 +66,19 @@ def test_find_pictures(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
     assert found == ["a.jpg", "b.PNG", "d.webp", "deep/er/c.Jpeg"]
+
+
+def test_every_culprit_is_named(folders):
+    root = folders(3, 0, 1, 1)
+    with pytest.raises(UserError, match="no pictures in .*trainB"):
+        UnpairedDataset(root, (32, 32))
+    for name in ("trainA/001.png", "trainB/x.png"):
+        (root / name).write_bytes(b"no picture")
+    (root / "trainA" / "002.png").write_bytes((root / "trainA" / "002.png").read_bytes()[:60])
+    with pytest.raises(UserError) as caught:
+        UnpairedDataset(root, (32, 32))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2 and "trainA/001.png" in lines[0] and "trainA/002.png" in lines[1]
 
 
 # Unpaired
@@ -143,6 +157,17 @@ def test_batches_leave_the_global_random_state_alone(folders):
 def test_a_dataset_can_be_sent_to_another_process(folders):
     data = UnpairedDataset(folders(3, 3, 1, 1), (32, 32))
     assert torch.equal(pickle.loads(pickle.dumps(data))[4][1], data[4][1])
+
+
+def test_pictures_are_read_by_the_reader_that_is_passed_in(folders):
+    def read(path, channels):
+        return Image.new("L" if channels == 1 else "RGB", (50, 50), 255 if path.parent.name == "trainA" else 0)
+
+    root = folders(2, 2, 2, 2)
+    for budget in (0, 10**9):
+        data = UnpairedDataset(root, (32, 32), 1, memory_budget=budget, read=read)
+        assert (data[0][0] == 1).all() and (data[0][1] == -1).all() and data[0][0].shape == (1, 32, 32)
+        assert (data.test("A", 1) == -1).all() and len(data.test("B")) == 2
 
 
 def test_test_pictures_are_resized_and_nothing_else(folders):

@@ -36,6 +36,23 @@ def test_cycle_and_identity_are_mean_absolute_differences():
     assert cycle_loss(a, a) == 0
 
 
+@pytest.mark.parametrize(
+    ("given", "computed"),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_losses_are_in_float32_at_least(given, computed):
+    """16 bits are widened before anything is summed: 300² is beyond float16, and 1 + 2⁻¹⁰ beyond bfloat16."""
+    scores = torch.tensor([300.0, 1.0], dtype=given)
+    for mode in ("lsgan", "vanilla"):
+        found = adversarial_loss(scores, False, mode)
+        assert found.dtype == computed
+        assert found.item() == pytest.approx(adversarial_loss(scores.double(), False, mode).item(), rel=1e-6)
+    real = torch.tensor([2**-10, 0], dtype=torch.float64).to(computed)
+    for loss in (cycle_loss, identity_loss):
+        found = loss(torch.tensor([1.0, 0], dtype=given), real)
+        assert found.dtype == computed and found.item() == (1 - 2**-10) / 2
+
+
 def numbered(*numbers):
     return torch.tensor(numbers, dtype=torch.float32).reshape(-1, 1, 1, 1)
 
@@ -71,6 +88,29 @@ def test_a_full_buffer_follows_the_papers_rule():
 def test_what_a_buffer_returns_has_no_gradient():
     fake = torch.rand(2, 3, 4, 4, requires_grad=True) * 2
     assert not FakeImageBuffer()(fake).requires_grad
+
+
+def storages(buffer):
+    return [picture.untyped_storage().nbytes() for picture in buffer.pictures]
+
+
+def test_a_buffer_keeps_copies_of_its_pictures_and_nothing_else():
+    """A view would keep its batch in memory, and change with it."""
+    one, bytes_ = torch.rand(1, 3, 8, 8), 3 * 8 * 8 * 4
+    buffer = FakeImageBuffer(size=8, seed=0)
+    for _ in range(10):
+        fakes = torch.rand(5, 3, 8, 8)
+        buffer(fakes)
+        fakes.zero_()
+    assert storages(buffer) == [bytes_] * 8
+    assert all(picture.any() for picture in buffer.pictures)
+    joint = torch.cat([one, one]).split([1, 1])[0]  # as `translate_and_keep` makes it
+    buffer = FakeImageBuffer()
+    buffer(joint)
+    assert storages(buffer) == [bytes_]
+    resumed = FakeImageBuffer()
+    resumed.load_state_dict(FakeImageBuffer().state_dict() | {"pictures": torch.rand(8, 3, 8, 8)})
+    assert storages(resumed) == [bytes_] * 8
 
 
 def test_size_0_is_no_buffer():

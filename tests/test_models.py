@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from cyclegan_lib.models import Discriminator, Generator, InstanceNorm, ReflectionPad, init_weights
+from cyclegan_lib.models import Discriminator, Generator, init_weights
 
 
 def generator_layout():
@@ -51,7 +51,9 @@ def test_norms_with_parameters_come_last():
     assert {"running_mean", "running_var"} < {key.split(".")[-1] for key in batch}
 
 
-def test_unknown_output_norm():
+def test_a_norm_of_ones_own_and_one_that_is_not_known():
+    G = Generator(output_norm=lambda channels: nn.GroupNorm(1, channels))
+    assert isinstance(G.model[-2], nn.GroupNorm) and isinstance(G.model[-3], nn.Conv2d)
     with pytest.raises(ValueError, match="layer"):
         Generator(output_norm="layer")
 
@@ -59,7 +61,7 @@ def test_unknown_output_norm():
 def test_receptive_field_is_70_by_autograd():
     D = Discriminator(base_channels=4)
     # Instance norm spreads the gradient over the whole picture; the field is the convolutions'.
-    D.model = nn.Sequential(*[layer for layer in D.model if not isinstance(layer, InstanceNorm)])
+    D.model = nn.Sequential(*[layer for layer in D.model if not isinstance(layer, nn.InstanceNorm2d)])
     picture = torch.randn(1, 3, 256, 256, requires_grad=True)
     D(picture)[0, 0, 15, 15].backward()
     touched = picture.grad[0].abs().sum(0).nonzero()
@@ -78,24 +80,6 @@ def test_sizes_and_range(height, width, channels):
 
 def test_discriminator_map_of_the_paper():
     assert Discriminator(base_channels=2)(torch.zeros(1, 3, 256, 256)).shape == (1, 1, 30, 30)
-
-
-def test_instance_norm_is_torchs():
-    x = torch.randn(3, 5, 8, 6, dtype=torch.float64) * 3 + 2
-    for layout in (torch.contiguous_format, torch.channels_last):
-        ours, theirs = (x.clone().to(memory_format=layout).requires_grad_() for _ in range(2))
-        found, expected = InstanceNorm(5)(ours), nn.InstanceNorm2d(5)(theirs)
-        assert torch.allclose(found, expected, atol=1e-12) and found.is_contiguous(memory_format=layout)
-        for y in (found, expected):
-            (y**3).sum().backward()
-        assert torch.allclose(ours.grad, theirs.grad, atol=1e-12)
-
-
-def test_reflection_pad_is_torchs_and_keeps_bf16():
-    x = torch.randn(1, 2, 8, 8)
-    assert torch.equal(ReflectionPad(3)(x), nn.ReflectionPad2d(3)(x))
-    with torch.autocast("cpu", torch.bfloat16):
-        assert ReflectionPad(3)(x.bfloat16()).dtype == torch.bfloat16
 
 
 def test_instance_at_the_output_fixes_mean_and_contrast():
@@ -137,6 +121,11 @@ def test_init_weights():
                 assert abs(module.weight.mean()) < 5 * 0.02 / n**0.5
                 assert abs(module.weight.std() / 0.02 - 1) < 5 / (2 * n) ** 0.5
                 assert (module.bias == 0).all()
+    torch.manual_seed(0)
+    for norm in ("instance_affine", "batch"):
+        affine = init_weights(Generator(64, 1, 1, norm)).model[-2]
+        assert abs(affine.weight.mean() - 1) < 0.02 and abs(affine.weight.std() / 0.02 - 1) < 0.5
+        assert (affine.bias == 0).all()
 
 
 def test_a_norm_on_the_discriminators_first_layer_hides_brightness():
@@ -150,4 +139,4 @@ def test_a_norm_on_the_discriminators_first_layer_hides_brightness():
         changes[first_norm] = ((inside[0] - inside[1]).abs().mean() / inside[0].abs().mean()).item()
     assert changes[True] < 0.5 * changes[False]
     norms = [type(layer).__name__ for layer in Discriminator(first_norm=True).model]
-    assert norms[:3] == ["Conv2d", "InstanceNorm", "LeakyReLU"] and norms.count("InstanceNorm") == 4
+    assert norms[:3] == ["Conv2d", "InstanceNorm2d", "LeakyReLU"] and norms.count("InstanceNorm2d") == 4
