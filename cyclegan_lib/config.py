@@ -56,7 +56,7 @@ class TrainConfig:
     no_augment: bool = option(False, "use training pictures whole: no random crop, no flip")
     seed: int = option(0, "decides weights, order, crops and flips", least=0, most=2**31, on_resume="refuse")
     precision: str = option("auto", "auto: the fastest that the device does well", choices=PRECISIONS)
-    num_workers: int | None = option(None, "loading processes", type=int, least=0, most=128, on_resume="ignore")
+    num_workers: int | None = option(None, "loaders (default: auto)", type=int, least=0, most=128, on_resume="ignore")
     sample_interval: int = option(1, "epochs between sample sheets; 0: one at the end", least=0, on_resume="ignore")
     checkpoint_interval: int = option(10, "epochs between checkpoints; 0: at the end", least=0, on_resume="ignore")
     checkpoint_minutes: float = option(0.0, "minutes between checkpoints; 0: none", least=0, on_resume="ignore")
@@ -64,13 +64,9 @@ class TrainConfig:
     max_steps: int | None = option(None, "end after so many steps (default: no limit)", type=int, least=1)
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path, on_resume="place")
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path, on_resume="place")
-    run_name: str | None = option(
-        None, "the run's folder in both (default: the data set's name)", type=str, is_name=True, on_resume="place"
-    )
+    run_name: str | None = option(None, "default: the data set's", type=str, is_name=True, on_resume="place")
     resume: str = option("never", "auto: continue from the newest checkpoint", choices=RESUME, on_resume="place")
-    overwrite: bool = option(
-        False, "replace an earlier run of this name (with --resume auto: if its settings differ)", on_resume="place"
-    )
+    overwrite: bool = option(False, "replace an earlier run; with --resume auto, if settings differ", on_resume="place")
     device: str = option("auto", "auto: cuda, mps or cpu, the first there is", choices=DEVICES)
     tensorboard: bool = option(False, "write the losses for TensorBoard too", on_resume="ignore")
 
