@@ -170,14 +170,13 @@ def train_all(runs, jobs, tables, bar):
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch can hang
     steps_done, is_to_stop = link = context.Value("q", 0), context.Event()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    pool = ProcessPoolExecutor(jobs, context, begin_process, link)
+    pool = ProcessPoolExecutor(max(1, min(jobs, len(runs))), context, begin_process, link)
     waiting = {pool.submit(train_one, run): run for run in runs}
     try:
         while waiting:
             for future in wait(waiting, 0.2, FIRST_COMPLETED).done:
                 finish(future, waiting.pop(future), tables)
-            bar.n = steps_done.value
-            bar.refresh()
+            bar.update(steps_done.value - bar.n)
     finally:
         is_to_stop.set()
         pool.shutdown(cancel_futures=True)
