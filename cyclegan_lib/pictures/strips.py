@@ -18,6 +18,7 @@ from torch import nn
 from cyclegan_lib.datasets import to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import ResidualBlock
+from cyclegan_lib.runs import fast
 
 STRIP_PIXELS = 2**18  # of the picture, about, in a strip
 HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
@@ -83,9 +84,9 @@ class Upsampling(Layer):
 
 
 class Normalised(Layer):
-    """An `nn.InstanceNorm2d` without scale, over all rows of its source."""
+    """An `nn.InstanceNorm2d` without scale, over all rows of its source; `eps` as torch's."""
 
-    def __init__(self, source, rows, eps):
+    def __init__(self, source, rows, eps=1e-5):
         super().__init__(source, source.height, source.scale)
         count = total = squares = 0
         for _, _, found in source.strips(rows):
@@ -165,8 +166,8 @@ def _build(layers, node, rows, dtype):
                 node = Kept(node, rows, dtype)
         elif isinstance(module, nn.ConvTranspose2d):
             node = Upsampling(node, module)
-        elif isinstance(module, nn.InstanceNorm2d) and not module.affine:
-            node = Normalised(node, rows, module.eps)
+        elif isinstance(module, fast.InstanceNorm) or (type(module) is nn.InstanceNorm2d and not module.affine):
+            node = Normalised(node, rows)
         elif isinstance(module, ResidualBlock):
             block = _build(module.conv_block, node, rows, dtype)
             node = Kept(Pointwise(torch.add, node, block), rows, dtype)
