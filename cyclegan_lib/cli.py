@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclegan_lib.config import DEVICES, DIRECTIONS, PRECISIONS, TrainConfig
+from cyclegan_lib.config import DEVICES, PRECISIONS, TrainConfig
 from cyclegan_lib.errors import UserError
 
 GONE = {
@@ -77,7 +77,7 @@ def device(parser, default="auto"):
 
 
 def direction(parser):
-    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="a single file has but one")
+    parser.add_argument("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="a single file has but one")
 
 
 def train(parser):

@@ -18,7 +18,6 @@ from cyclegan_lib.pictures.crops import write_crops
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.water2wine.dataset import write_dataset
 
-
 # The core's reader, for common files, and that of this room, for all of them.
 both_readers = pytest.mark.parametrize("read", [datasets.read_picture, read_picture], ids=["core", "pictures"])
 

@@ -75,16 +75,21 @@ def read_facts(path):
         UserError: naming the file, if it is missing, damaged or no checkpoint.
     """
     _, facts = read_tensors(path, prefix="no tensor begins like this")
-    if facts.get("sha256") != hash_of_facts(facts) or not is_count(facts.get("step")):
+    return _checked(path, facts)
+
+
+def _checked(path, facts):
+    """`facts`, if they are a checkpoint's and as they were saved."""
+    is_whole = facts.get("sha256") == hash_of_facts(facts)
+    if not (is_whole and is_count(facts.get("step")) and isinstance(facts.get("hashes"), dict)):
         raise UserError(f"{path}: damaged, or not a checkpoint of a training")
     return facts
 
 
 def read_checkpoint(path):
     """({part: {key: tensor}}, facts) of a whole checkpoint, checked. Raises as `read_facts`."""
-    facts = read_facts(path)
-    tensors, _ = read_tensors(path)
-    states = {part: {} for part in facts["hashes"]}
+    tensors, facts = read_tensors(path)
+    states = {part: {} for part in _checked(path, facts)["hashes"]}
     for key, value in tensors.items():
         part, _, rest = key.partition(".")
         states.setdefault(part, {})[rest] = value
@@ -100,7 +105,7 @@ def read_network(path, name="G_AB"):
     Files without a hash are taken as well: of some networks, or of a single one, whose keys have no name.
     """
     tensors, facts = read_tensors(path, prefix=f"{name}.")
-    if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != read_facts(path)["hashes"].get(name):
+    if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
         raise UserError(f"{path}: damaged, {name} is not what was saved")
     return (tensors, facts) if tensors else read_tensors(path)
 

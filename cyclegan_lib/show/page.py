@@ -4,7 +4,7 @@
     data/ablation/training.gif  both arms training side by side
 
 Whatever the page can show is drawn here beforehand; its script only picks. Every number in its text
-is read from the tables. The same tables and networks give the same bytes.
+is read from the tables. The same tables and networks give the same bytes, on one machine with one number of threads.
 """
 
 import base64
@@ -24,9 +24,10 @@ from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_atomic
 from cyclegan_lib.pictures.weights import load_generator
 from cyclegan_lib.show import plots
-from cyclegan_lib.study.ablation import MAIN_ARMS, read_table
+from cyclegan_lib.study.experiments import MAIN_ARMS
 from cyclegan_lib.study.floor import LARGEST_MEAN
 from cyclegan_lib.study.statistics import mean_and_interval
+from cyclegan_lib.study.tables import read_table
 from cyclegan_lib.water2wine.scenes import GLASSES, arranged_scene, counterfactual, render, sample_scene, to_image
 
 SIZE = 64

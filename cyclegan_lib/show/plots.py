@@ -147,25 +147,24 @@ def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
     return figure
 
 
-def images_in_a_row(images, title=None, height=3.2):
+def images_in_a_row(images, height=3.2):
     """Pillow images of any size, {name: image}, beside one another, all of them `height` inches high."""
-    gap, top = 0.08, 0.3 + (0.33 if title else 0)
+    gap, names = 0.08, 0.3
     widths = [height * image.width / image.height for image in images.values()]
-    figure, left = Figure(figsize=(sum(widths) + gap * (len(images) + 1), height + top + gap)), gap
+    figure, left = Figure(figsize=(sum(widths) + gap * (len(images) + 1), height + names + gap)), gap
     for (name, image), width in zip(images.items(), widths, strict=True):
         _picture(figure, np.asarray(image.convert("RGB")), left, gap, width, height, "antialiased")
         _write(figure, left + width / 2, gap + height + 0.06, name, ha="center", va="bottom", fontsize=9)
         left += width + gap
-    _title(figure, title)
     return figure
 
 
-def picture_file(path, dpi=100):
+def picture_file(path):
     """A picture that was saved, as a figure of as many pixels."""
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
-    height, width = (side / dpi for side in pixels.shape[:2])
-    figure = Figure(figsize=(width, height), dpi=dpi)
+    height, width = (side / 100 for side in pixels.shape[:2])
+    figure = Figure(figsize=(width, height), dpi=100)
     _picture(figure, pixels, 0, 0, width, height)
     return figure
 
