@@ -197,7 +197,7 @@ BAD = {
         lambda p: climbing_zip(p.parent / "site/bad.zip"), f"{DOWNLOAD}/bad.zip", "bad.zip: .* leads out of the folder",
     ),
     "an archive that is a picture": (
-        lambda p: noise(p.parent / "site/bad.png"), f"{DOWNLOAD}/bad.png", "bad.png: something else, not a zip",
+        lambda p: noise(p.parent / "site/bad.png"), f"{DOWNLOAD}/bad.png", "bad.png: not a zip",
     ),
     "an archive that is not there": (None, f"{DOWNLOAD}/no.zip", "no.zip: cannot be downloaded .*404"),
     "an archive on this machine": (
