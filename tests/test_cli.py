@@ -30,7 +30,7 @@ def test_help_needs_no_torch_and_lists_every_command():
     code, out, err = output("-c", HELP)
     assert code == 0, err
     out = " ".join(out.split())
-    for name, (_, _, what) in COMMANDS.items():
+    for name, (_, what, _) in COMMANDS.items():
         assert f"{name} {what}" in out and f"usage: cyclegan {name} " in out
 
 
