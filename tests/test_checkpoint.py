@@ -77,7 +77,9 @@ def test_it_holds_all_and_the_same_state_is_the_same_bytes(model, content, path,
     write_checkpoint(tmp_path / "again.safetensors", other, FACTS)
     assert (tmp_path / "again.safetensors").read_bytes() == content
     batch = torch.rand(2, 1, 3, 24, 24)
-    after = [{name: loss for name, loss in one.step(*batch).items() if loss is not None} for one in (small(steps=2), other)]
+    after = [
+        {name: loss for name, loss in one.step(*batch).items() if loss is not None} for one in (small(steps=2), other)
+    ]
     assert same(*after), "a step later, too"
     assert {key.split(".")[0] for key in load_file(path)} == {
         "G_AB", "G_BA", "D_A", "D_B", "optimizer_G", "optimizer_D", "fake_A_buffer", "fake_B_buffer",

@@ -91,7 +91,9 @@ def test_a_hook_sees_the_losses_of_its_step(tiny_config):
     model.step = lambda *batch: made.append(plain(*batch)) or made[-1]
     Trainer(tiny_config(num_epochs=1), [Do(lambda trainer: seen.append(trainer.losses))], model=model).run()
     assert len(seen) == 3 and all(a is b for a, b in zip(seen, made, strict=True))
-    assert all(loss is None or (loss.ndim == 0 and not loss.requires_grad) for losses in seen for loss in losses.values())
+    assert all(
+        loss is None or (loss.ndim == 0 and not loss.requires_grad) for losses in seen for loss in losses.values()
+    )
 
 
 def test_stop_and_run_again_continues(tiny_config, device):
