@@ -3,16 +3,16 @@ PYTHON ?= python3
 PY = .venv/bin/python
 ARGS ?=
 
-# The configuration that `cyclegan_lib.train.demo_config` holds too (a test compares them).
+# The configuration that `cyclegan_lib.config.demo_config` holds too (a test compares them).
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
 .PHONY: demo test test-full torture lab venv lint results ablation debugging zoo photograph benchmark explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
-	$(PY) -m cyclegan_lib.train $(DEMO) $(ARGS)
+	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
 test: venv lint  ## the tests, and every notebook in a quick version
-	$(PY) -m pytest
+	$(PY) -m pytest --durations=10
 	CYCLEGAN_QUICK=1 $(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=600 playground.ipynb notebooks
 
@@ -30,28 +30,27 @@ lab: venv  ## JupyterLab, at the playground
 
 results: venv  ## the runs behind the README's figures: three seeds, and one with the norm (20 minutes)
 	for seed in 0 1 2; do \
-	  $(PY) -m cyclegan_lib.train $(DEMO) --seed $$seed --run_name demo_none_$$seed $(ARGS) || exit; done
-	$(PY) -m cyclegan_lib.train $(DEMO) --seed 0 --output_norm instance --run_name demo_instance_0 $(ARGS)
+	  $(PY) -m cyclegan_lib train $(DEMO) --seed $$seed --run_name demo_none_$$seed $(ARGS) || exit; done
+	$(PY) -m cyclegan_lib train $(DEMO) --seed 0 --output_norm instance --run_name demo_instance_0 $(ARGS)
 	$(PY) .ci/results.py
 
 ablation: venv  ## the experiment behind notebook 05, about two hours on two cores: goes on where it was
-	$(PY) -m cyclegan_lib.ablation $(ARGS)
+	$(PY) -m cyclegan_lib ablation $(ARGS)
 
 debugging: venv  ## the experiment behind notebook 06, forty minutes on two cores: goes on where it was
-	$(PY) -m cyclegan_lib.ablation --experiments background glass identity augmentation $(ARGS)
+	$(PY) -m cyclegan_lib ablation --experiments background glass identity augmentation $(ARGS)
 
 zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores: goes on where it was
-	$(PY) tests/zoo.py $(ARGS)
+	$(PY) .ci/zoo.py $(ARGS)
 
 photograph: venv  ## the longer training behind notebook 08, a quarter of an hour
 	$(PY) .ci/photograph.py
 
 benchmark: venv  ## the textbook step against ours on this machine, and the README's tables of it: goes on where it was
-	$(PY) -m cyclegan_lib.benchmark $(ARGS)
-	$(PY) .ci/speed.py
+	$(PY) .ci/benchmark.py $(ARGS)
 
 explorer: venv  ## data/explorer.html and the animation, from what the experiment left
-	$(PY) -m cyclegan_lib.page
+	$(PY) -m cyclegan_lib page
 
 notebooks: venv  ## run every notebook as a learner would, and keep the outputs
 	$(PY) .ci/execute.py playground.ipynb $(wildcard notebooks/*.ipynb)
@@ -59,6 +58,7 @@ notebooks: venv  ## run every notebook as a learner would, and keep the outputs
 lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-logo --no-cache
 
 address:  ## make address REPO=owner/name: write it into every badge and set-up cell
 	$(PYTHON) .ci/address.py $(REPO)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import torch
 
-from cyclegan_lib.pictures.weights import load_generator
-from cyclegan_lib.runs.folder import read_history, saved_epochs
+from cyclegan_lib.config import demo_config
+from cyclegan_lib.pictures.weights import load_generators
+from cyclegan_lib.runs.log import read_history
 from cyclegan_lib.show import plots
+from cyclegan_lib.show.training import training_floors
 from cyclegan_lib.study.floor import output_norm_floor
-from cyclegan_lib.train import Trainer, demo_config
+from cyclegan_lib.trainer import Trainer
 from cyclegan_lib.water2wine.dataset import read_scenes
 from cyclegan_lib.water2wine.scenes import counterfactual, render
 from cyclegan_lib.water2wine.scores import SCORES, Water2WineTest, weighted_l1
@@ -26,9 +28,7 @@ SHOWN = slice(0, 8)  # test pictures
 
 def translate(run, real):
     """Both directions, there and back, in full precision."""
-    folder = ROOT / "saved_models" / run
-    last = folder / f"epoch_{saved_epochs(folder)[-1]}"
-    G_AB, G_BA = (load_generator(last / f"{name}.safetensors") for name in ("G_AB", "G_BA"))
+    G_AB, G_BA = load_generators(ROOT / "saved_models" / run)
     with torch.inference_mode():
         fake_B, fake_A = G_AB(real["A"]), G_BA(real["B"])
         return {"fake_B": fake_B, "fake_A": fake_A, "rec_A": G_BA(fake_B), "rec_B": G_AB(fake_A)}
@@ -60,7 +60,7 @@ def main():
             cycle = (pictures[f"rec_{domain}"] - test.real[domain]).abs().mean().item()
             record[run][f"cycle_{domain}"] = round(cycle, 4)
             record[run][f"floor_{domain}"] = round(output_norm_floor(test.real[domain]), 4)
-        last = read_history(ROOT / "saved_models" / run / "history.jsonl")[-100:]
+        last = read_history(ROOT / "saved_models" / run)[-100:]
         record[run]["loss_D"] = round(sum(row["loss_D"] for row in last) / len(last), 4)
         record[run]["config"] = {key: value for key, value in config.items() if "floor" not in key}
     baselines = {name: round(value, 4) for name, value in scores.items() if name.split("_")[0] in ("identity", "mean")}
@@ -75,10 +75,8 @@ def main():
     }
     title = "With an InstanceNorm at the output: a coloured weave. Without it: wine."
     (OUT / "water_to_wine.png").write_bytes(plots.to_png(plots.picture_rows(rows, title), dpi=150))
-    histories = {
-        norm: read_history(ROOT / "saved_models" / f"demo_{norm}_0" / "history.jsonl") for norm in ("none", "instance")
-    }
-    floors = Trainer(demo_config(data_root=ROOT / "data", output_root=ROOT, overwrite=True)).floors
+    histories = {norm: read_history(ROOT / "saved_models" / f"demo_{norm}_0") for norm in ("none", "instance")}
+    floors = training_floors(Trainer(demo_config(data_root=ROOT / "data")).data)
     curves = plots.compare_arms(histories, floors, "With the norm, the cycle losses stop above the floor")
     (OUT / "curves.png").write_bytes(plots.to_png(curves, dpi=110))
     scenes = [scene for name, scene in read_scenes(ROOT / "data" / "water2wine").items() if "testA" in name][:6]

@@ -10,7 +10,7 @@ import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclegan_lib.config import DEVICES, DIRECTIONS, PRECISIONS, TrainConfig
+from cyclegan_lib.config import DEVICES, PRECISIONS, TrainConfig
 from cyclegan_lib.errors import UserError
 
 GONE = {
@@ -77,7 +77,7 @@ def device(parser, default="auto"):
 
 
 def direction(parser):
-    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="a single file has but one")
+    parser.add_argument("--direction", choices=("AtoB", "BtoA"), default="AtoB", help="a single file has but one")
 
 
 def train(parser):
@@ -229,7 +229,7 @@ COMMANDS = {
     "scenes": (scenes, "water2wine.dataset", "draw the data set water2wine"),
     "floor": (floor, "study.floor", "what no generator with an InstanceNorm at its output can do"),
     "ablation": (ablation, "study.ablation", "the experiment: with a norm at the output, and without"),
-    "judge": (judge, "pictures.judge", "judge translations of photographs, which have no right answer"),
+    "judge": (judge, "show.judge", "judge translations of photographs, which have no right answer"),
     "export": (export, "pictures.weights", "write networks for the official code or ONNX"),
     "page": (page, "show.page", "write the explorer as one HTML page"),
 }

@@ -10,8 +10,6 @@ OUTPUT_NORMS = ("none", "instance", "instance_affine", "batch")
 GAN_MODES = ("lsgan", "vanilla")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DIRECTIONS = ("AtoB", "BtoA")
-RESUME = ("never", "auto")
 
 
 def option(default, help, **facts):  # noqa: A002  (argparse's word)
@@ -19,10 +17,9 @@ def option(default, help, **facts):  # noqa: A002  (argparse's word)
 
     Args:
         facts: what the value must be: `choices`, `least` and `most`, `above`, `multiple_of`, `is_name`;
-            `type`, where the default does not show it;
-            `command_line=False`, for what only experiments change;
-            `on_resume`, if it differs from the checkpoint's: "refuse", "ignore" or "warn" (the default);
-            "place" marks options that say where a run lies and how it begins.
+            `type`, where the default does not show it; `command_line=False`, for what only experiments change.
+            `on_resume` is read by `runs.resume`. It says what to do if the value differs from the checkpoint's:
+            "refuse", "ignore" or "warn" (the default). Options marked "place" are not compared.
     """
     return field(default=default, metadata={"help": help, **facts})
 
@@ -32,7 +29,7 @@ class TrainConfig:
     """A training run. Every field is a command-line option too, unless it says otherwise.
 
     The first nine have the names and the defaults of the student's script, and these are the
-    paper's but for the batch size (1 in the paper). The defaults of the others are the paper's too.
+    paper's but for the batch size (1 in the paper). Defaults of other options that the paper speaks of are the paper's.
     """
 
     start_from: int = option(0, "continue after this epoch's checkpoint; 0: do not", least=0, on_resume="place")
@@ -46,9 +43,7 @@ class TrainConfig:
     lambda_cycle: float = option(10.0, "weight of the cycle loss", least=0)
     lambda_identity: float = option(0.0, "weight of the identity loss; 5 is common, 0 leaves it out", least=0)
     output_norm: str = option("none", "norm before the generator's tanh", choices=OUTPUT_NORMS, on_resume="refuse")
-    discriminator_instance: bool = option(
-        False, "an InstanceNorm on the discriminators' first layer too", command_line=False, on_resume="refuse"
-    )
+    discriminator_instance: bool = option(False, "a norm on D's first layer", command_line=False, on_resume="refuse")
     lambda_adversarial: float = option(1.0, "weight of the adversarial loss", least=0, command_line=False)
     base_channels: int = option(64, "width of the networks' first layers", least=1, most=1024, on_resume="refuse")
     lr: float = option(2e-4, "learning rate of Adam, until the decay", above=0)
@@ -58,35 +53,21 @@ class TrainConfig:
     no_augment: bool = option(False, "use training pictures whole: no random crop, no flip")
     seed: int = option(0, "decides weights, order, crops and flips", least=0, most=2**31, on_resume="refuse")
     precision: str = option("auto", "auto: the fastest that the device does well", choices=PRECISIONS)
-    num_workers: int | None = option(
-        None, "processes that load pictures (default: as many as needed)", type=int, least=0, most=128,
-        on_resume="ignore",
-    )  # fmt: skip
-    sample_interval: int = option(
-        1, "epochs between two sample sheets; 0: only at the end", least=0, on_resume="ignore"
-    )
-    checkpoint_interval: int = option(
-        10, "epochs between two checkpoints; 0: only at the end", least=0, on_resume="ignore"
-    )
-    checkpoint_minutes: float = option(
-        0.0, "minutes between two checkpoints within epochs; 0: none of these", least=0, on_resume="ignore"
-    )
-    keep_checkpoints: int = option(
-        0, "keep so many of the newest epochs' checkpoints, and of rarer sample sheets'; 0: all", least=0,
-        on_resume="ignore",
-    )  # fmt: skip
+    num_workers: int | None = option(None, "loaders (default: auto)", type=int, least=0, most=128, on_resume="ignore")
+    sample_interval: int = option(1, "epochs between sample sheets; 0: one at the end", least=0, on_resume="ignore")
+    checkpoint_interval: int = option(10, "epochs between checkpoints; 0: at the end", least=0, on_resume="ignore")
+    checkpoint_minutes: float = option(0.0, "minutes between checkpoints; 0: none", least=0, on_resume="ignore")
+    keep_checkpoints: int = option(0, "epochs' checkpoints that are kept; 0: all", least=0, on_resume="ignore")
     max_steps: int | None = option(
-        None, "end after so many steps, lr decayed by then (default: none)", type=int, least=1
+        None, "end after so many steps, lr decayed by then (default: all)", type=int, least=1
     )
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path, on_resume="place")
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path, on_resume="place")
-    run_name: str | None = option(
-        None, "the run's folder in both (default: the data set's name)", type=str, is_name=True, on_resume="place"
+    run_name: str | None = option(None, "default: the data set's", type=str, is_name=True, on_resume="place")
+    resume: str = option(
+        "never", "auto: continue from the newest checkpoint", choices=("never", "auto"), on_resume="place"
     )
-    resume: str = option("never", "auto: continue from the newest checkpoint", choices=RESUME, on_resume="place")
-    overwrite: bool = option(
-        False, "replace an earlier run of this name (with --resume auto: if its settings differ)", on_resume="place"
-    )
+    overwrite: bool = option(False, "replace an earlier run (resuming: one of other settings)", on_resume="place")
     device: str = option("auto", "auto: cuda, mps or cpu, the first there is", choices=DEVICES)
     tensorboard: bool = option(False, "write the losses for TensorBoard too", on_resume="ignore")
 

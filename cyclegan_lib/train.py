@@ -6,8 +6,27 @@ Builds the hooks around the trainer: log, bar, checkpoints, samples, scores, Ctr
 import os
 import sys
 
+from cyclegan_lib import cli
+
+if __name__ == "__main__":  # before torch is imported: `--help` answers at once
+    cli.main(["train", *sys.argv[1:]])
+    sys.exit()
+
 from cyclegan_lib.config import TrainConfig
+from cyclegan_lib.cyclegan import resolve_device
+from cyclegan_lib.datasets import UnpairedDataset
 from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures.check import prepare_dataset
+from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.runs.fast import speed_up, workers_for
+from cyclegan_lib.runs.log import Bar, Log, TensorBoard, read_history
+from cyclegan_lib.runs.processes import Processes
+from cyclegan_lib.runs.resume import Checkpoints, Resume
+from cyclegan_lib.runs.stop import StopOnSignal
+from cyclegan_lib.show.training import SampleSheets, training_floors
+from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
+from cyclegan_lib.trainer import Trainer
+from cyclegan_lib.water2wine.scores import Scores, score_table
 
 
 def train(config, hooks=(), show_bar=True):
@@ -32,21 +51,11 @@ def train(config, hooks=(), show_bar=True):
 
 def make_trainer(config, hooks=(), show_bar=True):
     """(the `Trainer` with all its hooks, the `Processes` that train). Checks everything that can be checked."""
-    # Imported here: `--help` needs no torch.
-    from cyclegan_lib.cyclegan import resolve_device
-    from cyclegan_lib.datasets import UnpairedDataset
-    from cyclegan_lib.pictures.check import prepare_dataset
-    from cyclegan_lib.pictures.reading import read_picture
-    from cyclegan_lib.runs.fast import speed_up, workers_for
-    from cyclegan_lib.runs.processes import Processes
-    from cyclegan_lib.runs.resume import Resume
-    from cyclegan_lib.trainer import Trainer
-
     config.check()
     processes = Processes(resolve_device(config.device))
     with processes.quietly():
         check_together(config, processes.count)
-        resume = Resume(config, processes)
+        usual = usual_hooks(config, Resume(config, processes), show_bar)
         with processes.rank_0_first():
             prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         augment = not config.no_augment
@@ -57,23 +66,18 @@ def make_trainer(config, hooks=(), show_bar=True):
         speed_up(trainer.model)
         if config.num_workers is None:
             trainer.num_workers = workers_for(data, trainer.device)
-        trainer.hooks = usual_hooks(config, resume, show_bar) + [*hooks] * processes.is_main
+        trainer.hooks = [*usual, *hooks] if processes.is_main else usual
     return trainer, processes
 
 
 def usual_hooks(config, resume, show_bar):
     """What stands around every training, in the order in which it is called."""
-    from cyclegan_lib.runs.log import Bar, Log, TensorBoard
-    from cyclegan_lib.runs.resume import Checkpoints
-    from cyclegan_lib.runs.stop import StopOnSignal
-    from cyclegan_lib.show.training import SampleSheets
-    from cyclegan_lib.water2wine.scores import Scores
-
     is_main = resume.processes.is_main
     log = Log(config, writes=is_main)
     hooks = [StopOnSignal(resume.processes), resume, log, Checkpoints(config, log, resume)]
     if is_main:
-        hooks += [TensorBoard(config, log)] * config.tensorboard + [Bar(log)] * show_bar
+        hooks += [TensorBoard(config, log)] if config.tensorboard else []
+        hooks += [Bar(log)] if show_bar else []
         hooks += [SampleSheets(config), Scores(config)]
     return hooks
 
@@ -98,8 +102,6 @@ def command(args):
 
 def announce(trainer, count):
     """Say what will be trained, on what."""
-    from cyclegan_lib.show.training import training_floors
-
     config, (count_A, count_B) = trainer.config, (len(paths) for paths in trainer.data.paths.values())
     together = f", {count} processes" if count > 1 else ""
     print(
@@ -119,11 +121,6 @@ def announce(trainer, count):
 
 def conclude(trainer):
     """Say how it ended. Returns the exit code."""
-    from cyclegan_lib.runs.log import read_history
-    from cyclegan_lib.runs.resume import Checkpoints
-    from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
-    from cyclegan_lib.water2wine.scores import Scores, score_table
-
     config = trainer.config
     path, scores = trainer.hook(Checkpoints).path, trainer.hook(Scores)
     if trainer.stopped:
@@ -140,9 +137,3 @@ def conclude(trainer):
     took = f"trained for {trainer.seconds:.0f} s; " if trainer.losses else ""
     print(f"{took}networks in {path}, pictures in {config.images_folder}")
     return None
-
-
-if __name__ == "__main__":
-    from cyclegan_lib.cli import main
-
-    main(["train", *sys.argv[1:]])

@@ -1,4 +1,7 @@
-"""Notebooks with explorers in a real JupyterLab in a real browser."""
+"""Notebooks with explorers in a real JupyterLab in a real browser.
+
+Every wait is for a state, with a limit that a busy machine does not reach.
+"""
 
 import os
 import shutil
@@ -19,6 +22,20 @@ SLIDERS = {
     "08_your_own_pictures.ipynb": ("picture",),
 }
 GAME = "07_stuck_losses.ipynb"
+PATIENCE = 300  # seconds, for each state; a notebook's cells all together have three times as long
+CONTENT = """async image => {
+    await image.decode()
+    const digest = await crypto.subtle.digest('SHA-256', await (await fetch(image.src)).arrayBuffer())
+    return Array.from(new Uint8Array(digest)).join()
+}"""
+
+
+def wait_until(condition, what):
+    """Look at a condition, a function, again and again until it holds."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
 
 
 @pytest.fixture
@@ -38,35 +55,35 @@ def lab(tmp_path):
     environment = {**os.environ, "CYCLEGAN_QUICK": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
     server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
-    deadline = time.monotonic() + 60
-    while True:
+
+    def answers():
+        assert server.poll() is None, "JupyterLab did not start"
         try:
             urllib.request.urlopen(f"{address}/api", timeout=5).close()
-            break
         except OSError:
-            assert server.poll() is None and time.monotonic() < deadline, "JupyterLab did not start"
-            time.sleep(0.2)
+            return False
+        return True
+
+    wait_until(answers, "JupyterLab does not answer")
     yield address
     server.terminate()
-    server.wait(timeout=30)
+    server.wait(timeout=PATIENCE)
 
 
 def run_all(browser, lab, notebook):
     """A page with the notebook, all of whose cells have run without an error."""
     page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(f"{lab}/doc/tree/notebooks/{notebook}?reset")
-    page.wait_for_function("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 20",
-                           timeout=90_000)  # fmt: skip
+    page.wait_for_function("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length > 20")
     page.evaluate("""async () => {
         await window.jupyterapp.shell.currentWidget.sessionContext.ready
         window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => { window.everyCellHasRun = true })
     }""")
-    page.wait_for_function("window.everyCellHasRun", timeout=400_000)
-    errors = page.evaluate("""() => window.jupyterapp.shell.currentWidget.content.model.cells
-        ? [...window.jupyterapp.shell.currentWidget.content.model.cells].flatMap(cell => cell.outputs
-            ? cell.outputs.toJSON().filter(output => output.output_type === 'error').map(output => output.evalue) : [])
-        : ['no cells']""")
-    assert errors == []
+    page.wait_for_function("window.everyCellHasRun", timeout=3000 * PATIENCE)
+    outputs = page.evaluate("""() => [...window.jupyterapp.shell.currentWidget.content.model.cells].flatMap(
+        cell => cell.outputs?.toJSON() ?? [])""")
+    assert [output["evalue"] for output in outputs if output["output_type"] == "error"] == []
     return page
 
 
@@ -74,48 +91,46 @@ def run_all(browser, lab, notebook):
 def test_every_explorer_moves_by_keyboard(browser, lab, notebook):
     page = run_all(browser, lab, notebook)
     for label in SLIDERS[notebook]:
-        scroll_to(page, label)
-        box = page.locator(".jp-OutputArea-output", has=page.get_by_text(label, exact=True)).last
-        picture = box.locator("img")
-        before = picture.screenshot()
-        box.locator(".widget-hslider", has=page.get_by_text(label, exact=True)).locator(".noUi-handle").press(
-            "ArrowLeft"
-        )
-        deadline = time.monotonic() + 30
-        while picture.screenshot() == before:
-            assert time.monotonic() < deadline, f"the picture under {label!r} did not change"
-            time.sleep(0.2)
+        box = output_with(page, label)
+        picture, slider = box.locator("img"), box.locator(".widget-hslider", has=page.get_by_text(label, exact=True))
+        before = picture.evaluate(CONTENT)
+        slider.locator(".noUi-handle").press("ArrowLeft")
+        wait_until(lambda: picture.evaluate(CONTENT) != before, f"the picture under {label!r} did not change")  # noqa: B023
 
 
 def test_the_game_is_played_by_mouse(browser, lab):
     page = run_all(browser, lab, GAME)
-    scroll_to(page, "case number")
-    box = page.locator(".jp-OutputArea-output", has=page.get_by_text("case number", exact=True)).last
+    box = output_with(page, "case number")
+    picture = box.locator("img")
     box.locator("input").first.fill("3")
     box.locator("input").first.press("Enter")
-    before = box.locator("img").screenshot()
+    before = picture.evaluate(CONTENT)
     box.get_by_role("button", name="train it").click()
-    box.get_by_text("trained: look at it").wait_for(timeout=60_000)
-    assert box.locator("img").screenshot() != before
+    box.get_by_text("trained: look at it").wait_for()
+    wait_until(lambda: picture.evaluate(CONTENT) != before, "the picture of the case was not drawn")
     box.get_by_role("button", name="probe").click()
-    box.get_by_text("leaves gradients in").wait_for(timeout=10_000)
-    answers = [name for name in box.locator("select option").all_inner_texts() if name]
-    said = []
-    for name in answers:
+    box.get_by_text("leaves gradients in").wait_for()
+    verdicts = []
+    for name in filter(None, box.locator("select option").all_inner_texts()):
         box.locator("select").select_option(label=name)
-        judged = box.get_by_text(f"right! It is: {name}").or_(box.get_by_text(f"not {name}: look again"))
-        judged.wait_for(timeout=10_000)
-        said.append(judged.inner_text())
-    assert sum(text.startswith("right!") for text in said) == 1
+        verdict = box.get_by_text(f"right! It is: {name}").or_(box.get_by_text(f"not {name}: look again"))
+        verdict.wait_for()
+        verdicts.append(verdict.inner_text())
+    assert sum(text.startswith("right!") for text in verdicts) == 1
 
 
-def scroll_to(page, label):
-    """Cells that are out of sight are not drawn: go through the notebook until the label is there."""
+def output_with(page, label):
+    """The last output that has this label, scrolled to: cells that are out of sight are not drawn."""
+    labels = page.get_by_text(label, exact=True)
     count = page.evaluate("window.jupyterapp.shell.currentWidget.content.widgets.length")
-    for index in range(count):
-        page.evaluate(f"window.jupyterapp.shell.currentWidget.content.scrollToItem({index}, 'start')")
-        if page.get_by_text(label, exact=True).count():
-            page.get_by_text(label, exact=True).last.scroll_into_view_if_needed()
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"no control {label!r} in the notebook")
+
+    def is_drawn():
+        for index in range(count):
+            page.evaluate(f"window.jupyterapp.shell.currentWidget.content.scrollToItem({index}, 'start')")
+            if labels.count():
+                return True
+        return False
+
+    wait_until(is_drawn, f"no control {label!r} in the notebook")
+    labels.last.scroll_into_view_if_needed()
+    return page.locator(".jp-OutputArea-output", has=labels).last

@@ -11,7 +11,6 @@ from cyclegan_lib.datasets import (
     find_pictures,
     load_picture,
     load_split,
-    read_picture,
     to_signed,
     training_batches,
 )
@@ -43,31 +42,6 @@ def folders(tmp_path):
 # What comes out of a file
 
 
-def test_the_kinds_of_png(tmp_path):
-    rgb = Image.fromarray(gradient())
-    for mode in ("L", "P", "RGB", "1"):
-        rgb.convert(mode).save(tmp_path / "a.png")
-        expected = np.array(rgb.convert(mode).convert("RGB"))
-        assert np.array_equal(np.array(read_picture(tmp_path / "a.png")), expected), mode
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation(tmp_path, orientation):
-    upright = Image.fromarray(gradient(40, 24))
-    undo = {
-        2: [Image.Transpose.FLIP_LEFT_RIGHT], 3: [Image.Transpose.ROTATE_180],
-        4: [Image.Transpose.FLIP_TOP_BOTTOM], 5: [Image.Transpose.TRANSPOSE],
-        6: [Image.Transpose.ROTATE_90], 7: [Image.Transpose.TRANSVERSE], 8: [Image.Transpose.ROTATE_270],
-    }.get(orientation, [])  # fmt: skip
-    stored = upright
-    for operation in undo:
-        stored = stored.transpose(operation)
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    stored.save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(np.array(read_picture(tmp_path / "a.png")), np.array(upright))
-
-
 def test_grey_and_colour(tmp_path):
     Image.fromarray(gradient()).save(tmp_path / "a.png")
     assert load_picture(tmp_path / "a.png", (20, 12), channels=1).shape == (1, 20, 12)
@@ -76,19 +50,6 @@ def test_grey_and_colour(tmp_path):
 
 def test_range():
     assert to_signed(torch.tensor([0, 255], dtype=torch.uint8)).tolist() == [-1, 1]
-
-
-@pytest.mark.parametrize("damage", ["truncated.jpg", "truncated.png", "text.png", "empty.jpg", "bomb.png"])
-def test_a_bad_file_is_named(tmp_path, damage, monkeypatch):
-    path = tmp_path / damage
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(path)
-    if damage == "bomb.png":
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    else:
-        contents = {"truncated": path.read_bytes()[:-900], "text": b"hello", "empty": b""}
-        path.write_bytes(contents[path.stem])
-    with pytest.raises(UserError, match=damage):
-        read_picture(path)
 
 
 # Folders

@@ -9,11 +9,13 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 from torch import nn
 
+from cyclegan_lib.cli import main
+from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
 from cyclegan_lib.pictures import judge
+from cyclegan_lib.runs.checkpoint import write_checkpoint
 
 
 def noise(*shape, seed=0):
@@ -141,22 +143,17 @@ def checkpoint(tmp_path, tiny_root):
     """A run's folder with untrained generators, trained "on" the tiny water2wine."""
     facts = {
         "channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none",
-        "dataset_name": tiny_root.name, "img_height": 32, "img_width": 32,
+        "dataset_name": tiny_root.name, "img_height": 32, "img_width": 32, "step": 1,
     }  # fmt: skip
-    folder = tmp_path / "saved" / "epoch_1"
-    folder.mkdir(parents=True)
-    for number, name in enumerate(("G_AB", "G_BA")):
-        torch.manual_seed(number)
-        write_tensors(folder / f"{name}.safetensors", init_weights(Generator(3, 4, 1)).state_dict(), facts)
-    for name in ("D_A", "D_B", "state"):
-        write_tensors(folder / f"{name}.safetensors", {}, {**facts, "step": 1})
-    return folder.parent
+    (tmp_path / "saved").mkdir()
+    write_checkpoint(tmp_path / "saved" / "epoch_1.safetensors", CycleGAN(base_channels=4, num_residual=1), facts)
+    return tmp_path / "saved"
 
 
 def run(*arguments):
     """The exit code of the command, in this process."""
     try:
-        judge.main([str(argument) for argument in arguments])
+        main(["judge", *map(str, arguments)])
     except SystemExit as end:
         return end.code
     return 0
@@ -191,7 +188,7 @@ def test_a_file_that_says_nothing_of_its_data_needs_to_be_told(checkpoint, tiny_
     assert run(tmp_path / "G.pth") == 2
     assert "give --dataset and --size" in capsys.readouterr().err
     assert run(tmp_path / "G.pth", "--dataset", tiny_root, "--size", 32, "--direction", "AtoB") == 0
-    for option, value, said in [("--size", 30, "multiple of 4"), ("--limit", 1, "--limit must be"),
+    for option, value, said in [("--size", 30, "multiple of 4"), ("--limit", 1, "--limit: must be"),
                                 ("--dataset", tmp_path / "no", "no")]:  # fmt: skip
         assert run(checkpoint, "--data_root", tiny_root.parent, option, value) == 2
         assert said in capsys.readouterr().err

@@ -8,11 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cyclegan_lib.cli import main
 from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator
 from cyclegan_lib.show import page
-from cyclegan_lib.study.ablation import HISTORY_COLUMNS, SCORE_COLUMNS
 from cyclegan_lib.study.floor import LARGEST_MEAN
+from cyclegan_lib.study.tables import HISTORY_COLUMNS, SCORE_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "data" / "explorer.html"
@@ -28,7 +29,7 @@ def write_table(path, columns, rows):
 
 @pytest.fixture(scope="module")
 def ablation(tmp_path_factory):
-    """A folder as `cyclegan_lib.ablation` leaves it, with networks that have learnt nothing. Read-only."""
+    """A folder as `cyclegan ablation` leaves it, with networks that have learnt nothing. Read-only."""
     folder = tmp_path_factory.mktemp("ablation")
     history, scores = [], []
     for i, arm in enumerate(ARMS):
@@ -53,8 +54,9 @@ def ablation(tmp_path_factory):
 @pytest.fixture(scope="module")
 def built(ablation, tmp_path_factory):
     """The page of that folder."""
+    torch.set_num_threads(1)  # as in the tests: other numbers of threads sum in another order
     path = tmp_path_factory.mktemp("page") / "explorer.html"
-    page.main(["--ablation", str(ablation), "--output", str(path)])
+    main(["page", "--ablation", str(ablation), "--output", str(path)])
     return path
 
 
@@ -78,7 +80,7 @@ def test_the_page_is_one_file_and_small(which, built):
 
 def test_the_same_tables_and_networks_give_the_same_bytes(ablation, built, tmp_path):
     animation = (ablation / "training.gif").read_bytes()
-    page.main(["--ablation", str(ablation), "--output", str(tmp_path / "again.html")])
+    main(["page", "--ablation", str(ablation), "--output", str(tmp_path / "again.html")])
     assert (tmp_path / "again.html").read_bytes() == built.read_bytes()
     assert (ablation / "training.gif").read_bytes() == animation
 
@@ -149,7 +151,7 @@ def test_a_missing_file_is_named_in_one_line(missing, ablation, tmp_path, capsys
     for path in folder.glob(missing):
         path.unlink()
     with pytest.raises(SystemExit) as exit_:
-        page.main(["--ablation", str(folder), "--output", str(tmp_path / "explorer.html")])
+        main(["page", "--ablation", str(folder), "--output", str(tmp_path / "explorer.html")])
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and error.count("\n") == 1 and error.startswith(f"error: {folder}")
     assert not (tmp_path / "explorer.html").exists()
@@ -157,7 +159,7 @@ def test_a_missing_file_is_named_in_one_line(missing, ablation, tmp_path, capsys
 
 def test_a_folder_that_is_not_there_is_named_in_one_line(ablation, tmp_path, capsys):
     with pytest.raises(SystemExit) as exit_:
-        page.main(["--ablation", str(ablation), "--output", str(tmp_path / "nowhere" / "explorer.html")])
+        main(["page", "--ablation", str(ablation), "--output", str(tmp_path / "nowhere" / "explorer.html")])
     error = capsys.readouterr().err
     assert exit_.value.code == 2 and error.count("\n") == 1 and "nowhere" in error
 

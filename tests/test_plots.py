@@ -6,8 +6,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from cyclegan_lib.models import OUTPUT_NORMS
-from cyclegan_lib.show import plots
+from cyclegan_lib.config import OUTPUT_NORMS
+from cyclegan_lib.show import figures, plots
 
 
 def image(figure, dpi=100):
@@ -99,12 +99,14 @@ def test_the_same_figure_is_the_same_bytes():
     assert make() == make()
 
 
-def test_no_figure_stays_open():
-    import matplotlib.pyplot as plt
-
-    before = plt.get_fignums()
-    plots.to_png(plots.picture_rows({"a": torch.zeros(1, 3, 8, 8)}))
-    assert plt.get_fignums() == before
+def test_dollars_in_a_name_are_dollars():
+    """Between two of them matplotlib would set a formula: `--run_name 'price_$5_to_$6'`."""
+    name, pictures = "price_$5_to_$6", {"a": torch.zeros(1, 3, 8, 8)}
+    for figure in (plots.picture_rows(pictures, name), plots.loss_curves([], None, name)):
+        drawn, text = image(figure), figure.texts[-1]
+        text.set_text(name)
+        text.set_parse_math(False)
+        assert np.array_equal(drawn, image(figure))
 
 
 # Figures of the ablation
@@ -116,7 +118,7 @@ def scene(level):
 
 def test_means_and_contrasts_lie_where_they_are():
     pictures = {"dark": scene(-0.5), "bright\npicture": scene(0.25)}
-    figure = plots.means_and_contrasts(pictures, 0.1921)
+    figure = figures.means_and_contrasts(pictures, 0.1921)
     *shown, left, right = figure.axes
     assert [axes.get_title() for axes in shown] == list(pictures)
     for number in range(3):  # a line of letters for each channel, a row for each picture
@@ -127,7 +129,7 @@ def test_means_and_contrasts_lie_where_they_are():
 
 
 def test_the_floor_view_marks_the_point():
-    figure = plots.floor_view(scene(0.5), scene(0.1), ([-1, 0, 1], [0.8, 0, 0.8]), 0.5, 0.3, 0.1921)
+    figure = figures.floor_view(scene(0.5), scene(0.1), ([-1, 0, 1], [0.8, 0, 0.8]), 0.5, 0.3, 0.1921)
     curve = figure.axes[-1]
     assert curve.lines[2].get_xydata().tolist() == [[0.5, 0.3]]
     assert curve.texts[0].get_text() == "0.300"
@@ -136,7 +138,7 @@ def test_the_floor_view_marks_the_point():
 
 def test_a_training_moment_marks_the_step_on_both_curves():
     curves = {"none": ([0, 10], [0.6, 0.2]), "instance": ([0, 10], [0.6, 0.4])}
-    figure = plots.training_moment({"one": scene(0), "other": scene(1)}, curves, 0.3, 5)
+    figure = figures.training_moment({"one": scene(0), "other": scene(1)}, curves, 0.3, 5)
     axes = figure.axes[-1]
     marks = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_marker() == "o"]
     assert marks == [[5, pytest.approx(0.4)], [5, pytest.approx(0.5)]]
@@ -154,19 +156,24 @@ def test_arms_are_means_over_seeds():
 
 
 def test_ends_show_every_seed_the_mean_and_the_interval():
-    groups = {name: ("green", {"cycle_A": ([0.1, 0.3], (0.2, 0.05))}) for name in ("one arm", "another one")}
+    groups = {arm: {"cycle_A": ([0.1, 0.3], (0.2, 0.05))} for arm in ("instance, no adversary", "another one")}
     figure = plots.arms_at_end(groups, {"cycle_A": "cycle loss of A"}, {"cycle_A": 0.25}, "A title")
     [axes] = figure.axes
     assert axes.lines[0].get_xdata().tolist() == [0.1, 0.3]
     interval = axes.collections[0].get_segments()[0][:, 0]
     assert interval == pytest.approx([0.15, 0.25])
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["one arm", "another one"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(groups)
+    assert [line.get_color() for line in axes.lines[::2]] == [
+        plots.COLOURS["instance"],
+        plots.COLOURS["loss_D"],
+        "black",
+    ]
     assert axes.get_title() == "floor with the norm: 0.250" and inside(figure)
 
 
 def test_images_in_a_row_are_as_high_as_each_other_and_keep_their_shape():
     images = {"one": Image.new("RGB", (40, 20), "white"), "a longer name": Image.new("L", (30, 60), 255)}
-    figure = plots.images_in_a_row(images, "A title")
+    figure = plots.images_in_a_row(images)
     assert inside(figure)
     width, height = figure.get_size_inches()
     boxes = [axes.get_position() for axes in figure.axes]

@@ -1,28 +1,31 @@
 """The project's own files, held to one another."""
 
+import ast
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
-import tomllib
 import yaml
 from packaging.requirements import Requirement
 
-from cyclegan_lib.benchmark import summary
-from cyclegan_lib.study.ablation import by_arm, read_table
+from cyclegan_lib.cli import COMMANDS, parse_config
+from cyclegan_lib.config import demo_config
 from cyclegan_lib.study.statistics import mean_and_interval
-from cyclegan_lib.train import demo_config, parse_config
+from cyclegan_lib.study.tables import by_arm, read_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ADDRESS = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
 PLAYGROUND = ROOT / "playground.ipynb"
 CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
+sys.path.insert(0, str(ROOT / ".ci"))
 
 
 def requirements():
@@ -170,7 +173,7 @@ def test_the_readmes_evidence_is_the_committed_tables():
     columns = ("cycle_A", "cycle_B", "success_rate", "liquid_error", "background_error", "loss_D", "colour_accuracy")
     assert f"| before the tanh | seeds | {' | '.join(columns)} |" in readme
     for (experiment, arm), name in EVIDENCE.items():
-        _, found = by_arm(scores, experiment, columns)[arm]
+        found = by_arm(scores, experiment, columns)[arm]
         cells = [f"{mean:.3f} ± {half:.3f}" for _, (mean, half) in found.values()]
         count = len(found["cycle_A"][0])
         assert f"| {name} | {count} | {' | '.join(cells)} |" in readme, name
@@ -190,7 +193,7 @@ def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
     readme, scores = (ROOT / "README.md").read_text(), read_table(ROOT / "data" / "debugging" / "scores.csv")
     found = {}
     for experiment in ("background", "identity"):
-        for arm, (_, columns) in by_arm(scores, experiment, ["background_error"]).items():
+        for arm, columns in by_arm(scores, experiment, ["background_error"]).items():
             found[arm] = "{:.3f} ± {:.3f}".format(*columns["background_error"][1])
     assert f"is {found['background 0.8']} as long as one wall in five" in readme
     assert f"and {found['background 1.0']} when all do" in readme
@@ -199,6 +202,8 @@ def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
 
 
 def test_the_readmes_benchmark_is_the_committed_one():
+    from benchmark import summary
+
     readme, files = (ROOT / "README.md").read_text(), sorted((ROOT / "data" / "benchmark").glob("*.json"))
     assert files and (ROOT / "data" / "benchmark" / "cost.png").is_file()
     for path in files:
@@ -211,10 +216,10 @@ def test_commands_to_train_are_the_demos():
         text = (ROOT / name).read_text()
         if name.endswith("ipynb"):
             text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
-        lines = re.findall(r"python -m cyclegan_lib\.train (--dataset_name .*)", text.replace("\\\n", " "))
+        lines = re.findall(r"cyclegan train (--dataset_name .*)", text.replace("\\\n", " "))
         assert lines, name
         for line in lines:
-            config, demo = parse_config(line.split())[0], demo_config()
+            config, demo = parse_config(line.split()), demo_config()
             as_demo = dict(dataset_name="water2wine", sample_interval=3, checkpoint_interval=0)
             assert dataclasses.replace(config, **as_demo) == demo, line
 
@@ -228,31 +233,48 @@ def test_links_and_pictures_of_the_readmes_are_there():
             assert not alt.startswith("!") or len(alt) > 20, f"no alt text for {link}"
 
 
+def modules():
+    return sorted(path for path in (ROOT / "cyclegan_lib").rglob("*.py") if path.name != "__init__.py")
+
+
 def test_the_layout_in_the_readme_names_every_module():
     readme = (ROOT / "README.md").read_text()
-    for module in (ROOT / "cyclegan_lib").glob("*.py"):
-        assert module.name == "__init__.py" or f"`{module.name}`" in readme, module.name
+    for module in modules():
+        assert f"`{module.name}`" in readme, module.name
 
 
-FLOORS = [
-    {"cli", "files", "torchvision_shim", "exercises"},
-    {"models", "losses", "plots", "scenes", "download", "processes", "runs"},
-    {"cyclegan", "checkpoints", "strips", "collect", "datasets", "metrics"},
-    {"diagnose", "judge", "translate", "train", "widgets"},
-    {"ablation", "page", "benchmark"},
-]
+def test_the_core_is_read_in_one_sitting():
+    core = ("models", "losses", "cyclegan", "datasets", "config", "trainer")
+    below = ("errors", "files", "torchvision_shim")
+    length = {path.relative_to(ROOT).as_posix(): len(path.read_text().splitlines()) for path in modules()}
+    assert sum(length[f"cyclegan_lib/{name}.py"] for name in core) <= 900
+    assert sum(length[f"cyclegan_lib/{name}.py"] for name in below) <= 150
+    assert max(length.values()) <= 400, max(length, key=length.get)
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno - node.lineno < 40, f"{path.name}: {node.name} does not fit a screen"
 
 
-def test_no_module_imports_from_a_floor_above():
-    floor_of = {name: i for i, names in enumerate(FLOORS) for name in names}
-    for path in (ROOT / "cyclegan_lib").glob("*.py"):
-        if path.name == "__init__.py":
-            continue
-        text = path.read_text()
-        imported = set(re.findall(r"(?:from|import) cyclegan_lib\.(\w+)", text))
-        for names in re.findall(r"from cyclegan_lib import (.+)", text):
-            imported |= set(re.findall(r"\w+", names))
-        assert all(floor_of[name] <= floor_of[path.stem] for name in imported), path.name
+def test_installed_from_a_wheel_it_works(tmp_path):
+    """As `pip install git+…` does on Colab: not editable, and nowhere near the repository."""
+    pip, source = [sys.executable, "-m", "pip", "-q"], tmp_path / "source"  # building leaves files behind
+    shutil.copytree(ROOT / "cyclegan_lib", source / "cyclegan_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source], check=True)
+    [wheel] = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules() if path.stem != "__main__"]
+    code = f"import importlib, cyclegan_lib\nfor name in {names}: importlib.import_module(name)\n"
+    code += "from cyclegan_lib.show.page import PAGE\nprint(cyclegan_lib.__file__, PAGE.is_file())"
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert told.stdout.split() == [str(site / "cyclegan_lib" / "__init__.py"), "True"], told.stderr
+    command = [sys.executable, site / "bin" / "cyclegan", "--help"]
+    helped = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert helped.returncode == 0 and all(f"    {name}" in helped.stdout for name in COMMANDS)
 
 
 # torchvision beside another torch

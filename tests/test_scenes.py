@@ -6,7 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from cyclegan_lib.water2wine.dataset import main, read_scenes, write_dataset
+from cyclegan_lib.cli import main
+from cyclegan_lib.water2wine.dataset import read_scenes, write_dataset
 from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, counterfactual, render, sample_scene, to_image
 
 
@@ -121,7 +122,7 @@ def test_scenes_json_draws_every_picture_again(tiny_root):
 
 
 def test_the_command(tmp_path, capsys):
-    arguments = f"--data_root {tmp_path} --num_train 2 --num_test 1 --size 32".split()
+    arguments = f"scenes --data_root {tmp_path} --num_train 2 --num_test 1 --size 32".split()
     main(arguments)
     assert len(list((tmp_path / "water2wine").rglob("*.png"))) == 6
     for wrong in ([], ["--overwrite", "--confounding", "2"], ["--overwrite", "--num_test", "0"]):
@@ -135,7 +136,7 @@ def test_overwriting_keeps_what_was_not_drawn_and_what_a_mistake_would_have_cost
     own = tmp_path / "own"
     own.mkdir()
     (own / "photo.png").write_bytes(b"mine")
-    arguments = f"--data_root {tmp_path} --num_train 2 --num_test 1 --size 32 --overwrite --dataset_name".split()
+    arguments = f"scenes --data_root {tmp_path} --num_train 2 --num_test 1 --size 32 --overwrite --dataset_name".split()
     main([*arguments, "drawn"])
     for wrong in ("own", "drawn --confounding 2", "drawn --confounding nan", "drawn --seed -1"):
         with pytest.raises(SystemExit):

@@ -10,23 +10,24 @@ from PIL import Image
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import Generator, init_weights
+from cyclegan_lib.pictures import weights as weights_module
 from cyclegan_lib.pictures.translate import translate_image
-from cyclegan_lib.runs import checkpoint as checkpoints
+from cyclegan_lib.show import training
+from cyclegan_lib.show.training import LiveTraining, SampleSheets, TrainingControls, training_floors
 from cyclegan_lib.show.widgets import (
     ConfoundingExplorer,
     FaultGame,
     FloorExplorer,
-    LiveTraining,
     OwnPictures,
     SceneExplorer,
     SheetExplorer,
-    TrainingControls,
     TrainingScrubber,
     TranslationExplorer,
     WeightsExplorer,
 )
 from cyclegan_lib.study.floor import LARGEST_MEAN, output_norm_floor
-from cyclegan_lib.train import Trainer, train
+from cyclegan_lib.train import train
+from cyclegan_lib.trainer import Hook, Trainer
 from cyclegan_lib.water2wine.scenes import arranged_scene, render
 
 
@@ -62,47 +63,115 @@ def test_every_control_has_an_effect(controls, tmp_path):
     assert controls.config().num_epochs == 5 and controls.config().max_steps is None
 
 
-def test_minutes_become_steps(controls):
-    controls.dataset.value = "tiny"
-    controls.amount.value = 0.1
-    assert controls.config().max_steps >= 1
+def test_minutes_become_steps(controls, monkeypatch):
+    monkeypatch.setattr("cyclegan_lib.runs.timing.seconds_per_step", lambda trainer: 0.5)
+    controls.dataset.value, controls.amount.value = "tiny", 2
+    assert controls.config().max_steps == 240
 
 
-def test_live_training_draws_while_it_trains(tiny_config):
-    live = LiveTraining(every=0)
-    drawn = []
-
-    def callback(trainer):
-        live(trainer)
-        drawn.append((live.curves.widget.value, live.samples.widget.value))
-
-    train(tiny_config(), callback=callback)
-    assert len(drawn) == 3 and len(set(drawn)) == 3
-    assert all(picture[:4] == b"\x89PNG" for pair in drawn for picture in pair)
+# A training is drawn
 
 
-def test_live_training_draws_seldom_but_always_at_the_end(tiny_config):
-    live = LiveTraining(every=1e9)
-    live.drawn = float("inf")
-    train(tiny_config(), callback=live)
-    assert live.curves.widget.value[:4] == b"\x89PNG"
+class Stop(Hook):
+    def __init__(self, step):
+        self.step = step
+
+    def after_step(self, trainer):
+        if trainer.step == self.step:
+            trainer.stop()
+
+
+def names_in(config):
+    return sorted(path.name for path in config.images_folder.glob("*.png"))
+
+
+@pytest.mark.parametrize(("interval", "epochs"), [(0, (3,)), (1, (1, 2, 3)), (2, (2, 3))])
+def test_sheets_are_drawn_every_few_epochs_and_at_the_end(tiny_config, interval, epochs):
+    config = tiny_config(sample_interval=interval)
+    Trainer(config, [SampleSheets(config)]).run()
+    assert names_in(config) == ["curves.png", *(f"epoch_{epoch:03}.png" for epoch in epochs)]
+
+
+def test_a_resumed_run_leaves_the_sheets_of_one_that_was_never_stopped(tiny_config):
+    config = tiny_config(sample_interval=1)
+    config.images_folder.mkdir(parents=True)
+    (config.images_folder / "epoch_009.png").write_bytes(b"of an earlier run")
+    stop = Stop(5)
+    trainer = Trainer(config, [stop, SampleSheets(config)]).run()
+    assert names_in(config) == ["curves.png", "epoch_001.png", "step_5.png"]
+    (config.images_folder / "epoch_002.png").write_bytes(b"of an epoch that is trained again")
+    stop.step = 4
+    trainer.hooks = [SampleSheets(config)]
+    trainer.run()
+    assert names_in(config) == ["curves.png", "epoch_001.png", "epoch_002.png", "epoch_003.png"]
+    assert all(Image.open(config.images_folder / name).size > (500, 300) for name in names_in(config))
+
+
+@pytest.mark.parametrize("hook", [SampleSheets, lambda config: LiveTraining(every=0)])
+def test_a_figure_that_cannot_be_drawn_is_a_warning(tiny_config, hook, monkeypatch, capsys):
+    def fail(*args):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(training.plots, "picture_rows", fail)
+    trainer = Trainer(tiny_config(), [hook(tiny_config())]).run()
+    assert trainer.step == 9
+    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sample sheet (MemoryError: no room)"]
+
+
+@pytest.mark.parametrize("norm", ["none", "instance"])
+def test_only_a_run_with_the_norm_shows_its_floor(tiny_config, norm, monkeypatch):
+    floors, curves = [], training.plots.loss_curves
+    monkeypatch.setattr(
+        training.plots, "loss_curves", lambda rows, floor, title: floors.append(floor) or curves(rows, floor, title)
+    )
+    config = tiny_config(output_norm=norm)
+    trainer = Trainer(config, [SampleSheets(config)]).run()
+    assert floors == [training_floors(trainer.data) if norm == "instance" else None]
+
+
+def test_floors_are_those_of_the_training_crops(tiny_config):
+    data = Trainer(tiny_config()).data
+    crops = torch.stack([data[n][1] for n in range(6)])
+    assert training_floors(data)["B"] == pytest.approx(output_norm_floor(crops))
+
+
+@pytest.mark.parametrize(("every", "drawings"), [(0, [25, 50, 60]), (1e9, [25, 60])])
+def test_live_training_draws_now_and_then_and_at_the_end(tiny_config, every, drawings):
+    live, drawn = LiveTraining(every), []
+
+    class Watch(Hook):
+        def after_step(self, trainer):
+            pictures = live.curves.widget.value, live.samples.widget.value
+            if pictures != self.last:
+                drawn.append(trainer.step)
+            self.last = pictures
+
+        def start(self, trainer):
+            self.last = live.curves.widget.value, live.samples.widget.value
+
+        def end(self, trainer):
+            self.after_step(trainer)
+
+    train(tiny_config(num_epochs=20), [live, Watch()], show_bar=False)
+    assert drawn == drawings
 
 
 def test_drawing_leaves_the_training_as_it_is(tiny_config):
-    watched = train(tiny_config(run_name="watched"), callback=LiveTraining(every=0))
-    alone = train(tiny_config(run_name="alone"))
-    assert watched.history == alone.history
+    config = tiny_config(num_epochs=9, sample_interval=1)
+    watched = Trainer(config, [SampleSheets(config), LiveTraining(every=0)]).run()
+    alone = Trainer(config).run()
+    for name, network in watched.model.networks.items():
+        for key, weights in network.state_dict().items():
+            assert torch.equal(weights, alone.model.networks[name].state_dict()[key]), f"{name}.{key}"
+
+
+# Explorers
 
 
 def test_explorer_redraws_for_every_control(tiny_config):
-    trainer = Trainer(tiny_config())
-    explorer = TranslationExplorer({"one": trainer.model, "other": trainer.model}, trainer.test)
-    pictures = [explorer.picture.widget.value]
-    explorer.number.value = 2
-    pictures.append(explorer.picture.widget.value)
-    explorer.direction.value = "BtoA"
-    pictures.append(explorer.picture.widget.value)
-    assert len(set(pictures)) == 3
+    model, data = (trainer := Trainer(tiny_config())).model, trainer.data
+    explorer = TranslationExplorer({"one": model, "other": model}, {domain: data.test(domain) for domain in "AB"})
+    redraws(explorer, [(explorer.number, 2), (explorer.direction, "BtoA")])
     assert len(explorer.figure().axes) == 6
 
 
@@ -152,8 +221,9 @@ def test_a_folder_and_an_uploaded_zip_become_a_data_set(tmp_path):
 
 
 def test_a_runs_sheets_can_be_gone_through(tiny_config):
-    trainer = train(tiny_config(sample_interval=1))
-    explorer = SheetExplorer(trainer.config.images_folder)
+    config = tiny_config(sample_interval=1)
+    Trainer(config, [SampleSheets(config)]).run()
+    explorer = SheetExplorer(config.images_folder)
     assert explorer.epoch.options == (1, 2, 3) and explorer.epoch.value == 3
     for epoch in (3, 1):
         explorer.epoch.value = epoch
@@ -161,7 +231,7 @@ def test_a_runs_sheets_can_be_gone_through(tiny_config):
             np.asarray(Image.open(file).convert("RGB")).astype(int)
             for file in (
                 io.BytesIO(explorer.picture.widget.value),
-                trainer.config.images_folder / f"epoch_{epoch:03}.png",
+                config.images_folder / f"epoch_{epoch:03}.png",
             )
         )
         assert np.abs(shown - sheet).max() <= 1, "the sheet itself, pixel by pixel"
@@ -200,7 +270,7 @@ def test_official_weights_are_downloaded_by_name(weights, site, tmp_path, monkey
     path, _ = weights
     folder, address = site
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(checkpoints, "OFFICIAL", address + "/{name}.pth")
+    monkeypatch.setattr(weights_module, "OFFICIAL", address + "/{name}.pth")
     explorer = WeightsExplorer([Image.open(io.BytesIO(png(20, 20)))])
     explorer.weights.value = "style_monet"
     explorer.button.click()
@@ -209,9 +279,6 @@ def test_official_weights_are_downloaded_by_name(weights, site, tmp_path, monkey
     (folder / "style_monet.pth").write_bytes(path.read_bytes())
     explorer.button.click()
     assert explorer.message.value == "loaded style_monet" and explorer.G is not None
-
-
-# The three explorers
 
 
 @pytest.fixture
@@ -299,14 +366,19 @@ def title_of(explorer):
     return explorer.figure().texts[-1].get_text()
 
 
-def test_the_game_trains_probes_and_judges():
+def test_the_game_trains_probes_and_judges(tiny_config):
     rows = [{"step": step, "lr": 1e-3, "cycle_A": 0.2, "loss_D": 0.2, "adversarial": 0.3} for step in range(1, 31)]
     samples = {name: torch.zeros(4, 3, 32, 32) for name in ("real_A", "fake_B", "rec_A")}
     seen = {"reached": ["G_AB"], "mixed": [], "unmoved": [], "same_crops": 0.04, "same_pairs": 1.0}
-    played = []
+    played, said = [], set()
 
-    def play(number, callback):
+    class Watch(Hook):
+        def after_step(self, trainer):
+            said.add(game.verdict)
+
+    def play(number, hook):
         played.append(number)
+        Trainer(tiny_config(num_epochs=10), [hook, Watch()]).run()
         return "fixed <pairs>", rows, samples, seen
 
     game = FaultGame(play, (rows, samples), ["healthy", "fixed <pairs>"])
@@ -315,16 +387,17 @@ def test_the_game_trains_probes_and_judges():
         assert game.verdict == "train a case first"
     before, game.case.value = game.picture.widget.value, 12
     game.train.click()
+    assert "step 25 of 30" in said
     assert played == [12] and game.picture.widget.value != before and game.answer.value == ""
     assert "Case 12" in game.figure().texts[-1].get_text() and "pairs" not in game.verdict, "it is not given away"
     game.probe.click()
-    for said in (
+    for text in (
         "gradients in: G_AB",
         "all change",
         "4% of the pictures come with the same crop",
         "100% with the same",
     ):
-        assert said in game.verdict
+        assert text in game.verdict
     game.answer.value = "healthy"
     assert game.verdict == "not healthy: look again"
     game.answer.value = "fixed <pairs>"

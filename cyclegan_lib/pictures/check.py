@@ -1,6 +1,9 @@
 """A data set is checked before anything is trained on it: every picture is read, and what tells A from B is named."""
 
+import contextlib
 import hashlib
+import os
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -8,23 +11,45 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from cyclegan_lib.datasets import find_pictures, load_split, map_pictures, read_picture
-from cyclegan_lib.errors import Parser, UserError, plain_name
-from cyclegan_lib.pictures.crops import write_crops
-from cyclegan_lib.pictures.download import NAMES, download
-from cyclegan_lib.water2wine.dataset import RANGES, SPLITS, drawn_size, read_scenes, write_dataset
+from cyclegan_lib.datasets import find_pictures, load_split, map_pictures
+from cyclegan_lib.errors import UserError, plain_name
+from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.water2wine.dataset import SPLITS, drawn_size, read_scenes, write_dataset
 
 TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
-GENERATED = "water2wine"  # the data set that needs no download: scenes.py draws it
+GENERATED = "water2wine"  # the data set that needs no download: it is drawn
+PAPER = (
+    "apple2orange", "summer2winter_yosemite", "horse2zebra", "monet2photo", "cezanne2photo", "ukiyoe2photo",
+    "vangogh2photo", "maps", "facades", "iphone2dslr_flower", "ae_photos", "mini",
+)  # fmt: skip
 
 
 def dataset_folder(data_root, name):
-    """`data_root`/`name`; the name cannot climb out of `data_root`."""
+    """`data_root`/`name`; the name cannot lead out of `data_root`."""
     return Path(data_root) / plain_name("dataset_name", name)
 
 
+@contextlib.contextmanager
+def new_folder(root):
+    """A path to make a folder at, which becomes the new folder `root` at the end. After an error nothing is left.
+
+    The folder above that path exists, and is there for whatever else is needed until then.
+    """
+    root = Path(root)
+    if root.exists():
+        raise UserError(f"{root} is there already; remove it or choose another name")
+    workshop = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
+    try:
+        yield workshop / root.name
+        os.replace(workshop / root.name, root)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
 def prepare_dataset(data_root, name, pixels=64):
-    """The folder of a data set, checked; water2wine is drawn if it isn't there yet.
+    """The folder of a data set, checked; water2wine is drawn, with sides of `pixels`, if it isn't there yet.
 
     Raises:
         UserError: a line for each thing that is wrong with it.
@@ -37,14 +62,11 @@ def prepare_dataset(data_root, name, pixels=64):
         write_dataset(root, size=pixels)
     if (root / "scenes.json").is_file():
         read_scenes(root)  # the scores at the end need them: better to know now
-    drawn = drawn_size(root)
+    warnings, drawn = check_dataset(root)["warnings"], drawn_size(root)
     if drawn and drawn < pixels:
-        print(
-            f"warning: {root} was drawn at {drawn} pixels and is scaled up to {pixels}; for sharp pictures: "
-            f"python -m cyclegan_lib.scenes --data_root {data_root} --dataset_name {name} --size {pixels} --overwrite",
-            file=sys.stderr,
-        )
-    for warning in check_dataset(root)["warnings"]:
+        again = f"cyclegan scenes --data_root {data_root} --dataset_name {name} --size {pixels} --overwrite"
+        warnings.append(f"{root} was drawn at {drawn} pixels and is scaled up to {pixels}; for sharp pictures: {again}")
+    for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return root
 
@@ -60,17 +82,13 @@ def check_dataset(root):
         UserError: a line for each missing or empty folder and each unreadable file.
     """
     root = Path(root)
-    missing = [split for split in SPLITS if not (root / split).is_dir()]
+    missing = [str(root / split) for split in SPLITS if not (root / split).is_dir()]
     if missing:
-        looked_for = ", ".join(str(root / split) for split in missing)
-        if not root.exists() and root.name in NAMES:
-            there = "" if root.parent == Path("data") else f" --data_root {root.parent}"
-            raise UserError(f"no folder {root}; python -m cyclegan_lib.datasets download {root.name}{there} fetches it")
-        raise UserError(
-            f"no folder {looked_for}. Put pictures there (data/README.md says how and names data sets "
-            "to download), or make a data set of two pictures: "
-            f"python -m cyclegan_lib.datasets crops A.jpg B.jpg --dataset_name {root.name}"
-        )
+        name = root.name + ("" if root.parent == Path("data") else f" --data_root {root.parent}")
+        how = "cyclegan collect A B makes it of two folders, cyclegan crops A.jpg B.jpg of two pictures"
+        is_offered = root.name in PAPER and not root.exists()
+        how = f"cyclegan download {name} fetches it" if is_offered else f"{how}, with --dataset_name {name}"
+        raise UserError(f"no folder {', '.join(missing)}; {how}")
     paths = {split: find_pictures(root / split) for split in SPLITS}
     nothing = "no pictures in it that Pillow can read (JPEG, PNG, WebP, TIFF, …)"
     empty = [f"{root / split}: {nothing}" for split in SPLITS if not paths[split]]
@@ -78,26 +96,20 @@ def check_dataset(root):
         raise UserError("\n".join(empty))
 
     everything = [path for split in SPLITS for path in paths[split]]
-    read = dict(zip(everything, map_pictures(_describe, everything, f"checking {root}"), strict=True))
-    found = []
-    for train, test in (("trainA", "testA"), ("trainB", "testB")):
-        in_train = {read[path]["hash"]: path for path in paths[train]}
-        for path in paths[test]:
-            if read[path]["hash"] in in_train:
-                found.append(f"{path} is the same file as {in_train[read[path]['hash']]}")
-    return {
-        "splits": {split: len(paths[split]) for split in SPLITS},
-        "sizes": Counter(info["size"] for info in read.values()),
-        "modes": Counter(info["mode"] for info in read.values()),
-        "warnings": found,
-    }
+    sizes, modes, hashes = zip(*map_pictures(_describe, everything, f"checking {root}"), strict=True)
+    hash_of, warnings = dict(zip(everything, hashes, strict=True)), []
+    for domain in "AB":
+        in_train = {hash_of[path]: path for path in paths[f"train{domain}"]}
+        copies = [path for path in paths[f"test{domain}"] if hash_of[path] in in_train]
+        warnings += [f"{path} is the same file as {in_train[hash_of[path]]}" for path in copies]
+    counts = {split: len(paths[split]) for split in SPLITS}
+    return {"splits": counts, "sizes": Counter(sizes), "modes": Counter(modes), "warnings": warnings}
 
 
 def _describe(path):
-    image = read_picture(path)
+    size = read_picture(path).size
     with Image.open(path) as original:
-        mode = original.mode
-    return {"size": image.size, "mode": mode, "hash": hashlib.sha256(path.read_bytes()).digest()}
+        return size, original.mode, hashlib.sha256(path.read_bytes()).digest()
 
 
 # Numbers that every picture has: (N, 3, H, W) in [-1, 1] → (N,). What tells A from B, a translation changes.
@@ -117,7 +129,7 @@ def separations(root, size=64, limit=400):
     Pictures are resized to `size` × `size`, at most `limit` of a side. Of less than ten nothing
     can be said: {}.
     """
-    A, B = (load_split(root, f"train{domain}", (size, size), limit=limit) for domain in "AB")
+    A, B = (load_split(root, f"train{domain}", (size, size), limit=limit, read=read_picture) for domain in "AB")
     if min(len(A), len(B)) < 10:
         return {}
     return {name: separation(number(A), number(B)) for name, number in STATISTICS.items()}
@@ -131,9 +143,9 @@ def separation(number_A, number_B):
     """
     halves = [(number_A[start::2], number_B[start::2]) for start in (0, 1)]
     right = [_right(*tried, *_best_threshold(*chosen)) for chosen, tried in (halves, halves[::-1])]
-    shares = [torch.cat(side).double().mean().item() for side in zip(*right, strict=True)]
-    variance = sum(share * (1 - share) / len(n) for share, n in zip(shares, (number_A, number_B), strict=True))
-    return sum(shares) / 2, variance**0.5 / 2
+    sides = [torch.cat(side).double() for side in zip(*right, strict=True)]
+    variance = sum(side.var(correction=0).item() / len(side) for side in sides)
+    return sum(side.mean().item() for side in sides) / 2, variance**0.5 / 2
 
 
 def _right(number_A, number_B, threshold, sign):
@@ -146,9 +158,9 @@ def _best_threshold(number_A, number_B):
     found, numbers = [], torch.cat([number_A, number_B]).sort().values
     candidates = ((numbers[1:] + numbers[:-1]) / 2)[:, None]
     for sign in (1, -1):
-        right = [side.double().mean(1) for side in _right(number_A, number_B, candidates, sign)]
-        best = (right[0] + right[1]).argmax()
-        found.append(((right[0] + right[1])[best].item(), candidates[best].item(), sign))
+        right_A, right_B = _right(number_A, number_B, candidates, sign)
+        accuracy = right_A.double().mean(1) + right_B.double().mean(1)
+        found.append((accuracy.max().item(), candidates[accuracy.argmax()].item(), sign))
     return max(found)[1:]
 
 
@@ -156,49 +168,23 @@ def describe_separations(found):
     """The statistics that tell A from B, in a warning each; or the best of them, if none does."""
     if not found:
         return "too few training pictures to say whether a global statistic tells A from B"
-    telling = {name: accuracy for name, (accuracy, error) in found.items() if accuracy - 2 * error > TELLING}
+    ranked = sorted(found.items(), key=lambda item: -item[1][0])
+    telling = [(name, accuracy) for name, (accuracy, error) in ranked if accuracy - 2 * error > TELLING]
     if not telling:
-        name, (accuracy, _) = max(found.items(), key=lambda item: item[1][0])
+        name, (accuracy, _) = ranked[0]
         return f"no global statistic tells A from B well (the best: {name}, right about {accuracy:.0%}; a guess: 50%)"
-    return "\n".join(
-        f"warning: {name} alone tells A from B in {accuracy:.0%} of the pictures; expect the translation to change it"
-        for name, accuracy in sorted(telling.items(), key=lambda item: -item[1])
-    )
+    warning = "warning: {} alone tells A from B in {:.0%} of the pictures; expect the translation to change it"
+    return "\n".join(warning.format(*statistic) for statistic in telling)
 
 
-def main(argv=None):
-    """`python -m cyclegan_lib.datasets`: check or fetch a data set, or cut two pictures into one."""
-    parser = Parser(prog="python -m cyclegan_lib.datasets", description="Check, fetch or make a data set.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    check = commands.add_parser("check", help="read every picture of a data set, and warn of what tells A from B")
-    check.add_argument("folder", type=Path, help="data/mine, say")
-    crops = commands.add_parser("crops", help="cut two large pictures into an unpaired data set")
-    crops.add_argument("picture_A", type=Path, help="a photograph, say")
-    crops.add_argument("picture_B", type=Path, help="a painting, say")
-    crops.add_argument("--dataset_name", default="mine", help="the new folder's name")
-    crops.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
-    crops.add_argument("--num_train", type=int, default=400, help="training crops of each picture")
-    crops.add_argument("--num_test", type=int, default=100, help="test crops of each picture")
-    crops.add_argument("--size", type=int, default=128, help="side of a crop in pixels")
-    crops.add_argument("--seed", type=int, default=0, help="decides every crop")
-    fetch = commands.add_parser("download", help="fetch a data set of the paper")
-    fetch.add_argument("dataset_name", help=f"{', '.join(NAMES)}; or any name, with a --url")
-    fetch.add_argument("--url", default=None, help="the address of a zip with trainA, trainB, testA and testB in it")
-    fetch.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
-    args = parser.parse_args(argv)
-    with parser.one_line_errors():
-        if args.command == "download":
-            root = download(dataset_folder(args.data_root, args.dataset_name), args.url)
-            print(summary(root, check_dataset(root)))
-            return
-        if args.command == "check":
-            print(summary(args.folder, check_dataset(args.folder)))
-            print(describe_separations(separations(args.folder)))
-            return
-        parser.check_ranges(args, RANGES)
-        root = dataset_folder(args.data_root, args.dataset_name)
-        write_crops(args.picture_A, args.picture_B, root, args.num_train, args.num_test, args.size, args.seed)
-        print(summary(root, check_dataset(root)))
+def command(args):
+    print_report(args.folder)
+
+
+def print_report(root):
+    """Print what is in a data set, and what tells A from B."""
+    print(summary(root, check_dataset(root)))
+    print(describe_separations(separations(root)))
 
 
 def summary(root, report):

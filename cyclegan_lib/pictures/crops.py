@@ -1,15 +1,15 @@
 """Two large pictures → an unpaired data set of crops."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from cyclegan_lib.datasets import map_pictures, read_picture
+from cyclegan_lib.datasets import map_pictures
 from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures.check import check_dataset, dataset_folder, new_folder, summary
+from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.water2wine.dataset import SPLITS
 
 TEST_BAND = (0.375, 0.625)  # of a picture's longer side: the middle, for test crops
@@ -26,27 +26,21 @@ def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=12
     Raises:
         UserError: for a picture that cannot be read or is too small, or if `root` is there already.
     """
-    root = Path(root)
-    if root.exists():
-        raise UserError(f"{root} is there already; choose another --dataset_name or remove it")
-    images = dict(zip("AB", map_pictures(read_picture, [picture_A, picture_B], "reading"), strict=True))
-    for path, image in zip((picture_A, picture_B), images.values(), strict=True):
-        if min(image.size) < 128:
-            raise UserError(f"{path}: {image.width}×{image.height} pixels is too small to cut up; 128 at least")
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    boxes = {}
-    for number, split in enumerate(SPLITS):
-        (partial / split).mkdir(parents=True)
-        image, is_test = images[split[-1]], split.startswith("test")
-        for i in range(num_test if is_test else num_train):
-            box = _random_box(image.size, is_test, np.random.default_rng([seed, number, i]))
-            name = f"{split}/{i:04d}.png"
-            image.resize((size, size), Image.Resampling.LANCZOS, box=box).save(partial / name)
-            boxes[name] = box
-    (partial / "crops.json").write_text(json.dumps({"seed": seed, "size": size, "boxes": boxes}) + "\n")
-    os.replace(partial, root)
-    return root
+    with new_folder(root) as new:
+        images = map_pictures(read_picture, [picture_A, picture_B], "reading")
+        for path, image in zip((picture_A, picture_B), images, strict=True):
+            if min(image.size) < 128:
+                raise UserError(f"{path}: {image.width}×{image.height} pixels is too small to cut up; 128 at least")
+        boxes = {}
+        for number, split in enumerate(SPLITS):
+            (new / split).mkdir(parents=True)
+            image, is_test = images["AB".index(split[-1])], split.startswith("test")
+            for i in range(num_test if is_test else num_train):
+                name, rng = f"{split}/{i:04d}.png", np.random.default_rng([seed, number, i])
+                boxes[name] = box = _random_box(image.size, is_test, rng)
+                image.resize((size, size), Image.Resampling.LANCZOS, box=box).save(new / name)
+        (new / "crops.json").write_text(json.dumps({"seed": seed, "size": size, "boxes": boxes}) + "\n")
+    return Path(root)
 
 
 def _random_box(picture_size, is_test, rng):
@@ -60,3 +54,9 @@ def _random_box(picture_size, is_test, rng):
     along, across = int(rng.integers(start, end - side + 1)), int(rng.integers(shorter - side + 1))
     left, top = (along, across) if picture_size[0] == longer else (across, along)
     return left, top, left + side, top + side
+
+
+def command(args):
+    root = dataset_folder(args.data_root, args.dataset_name)
+    write_crops(args.picture_A, args.picture_B, root, args.num_train, args.num_test, args.size, args.seed)
+    print(summary(root, check_dataset(root)))

@@ -1,7 +1,6 @@
-"""The data sets of the paper: fetched, looked at, and only then unpacked."""
+"""The data sets of the paper: fetched, checked, and only then unpacked."""
 
 import http.client
-import os
 import shutil
 import socket
 import stat
@@ -12,23 +11,17 @@ from pathlib import Path, PurePosixPath
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.errors import UserError
+from cyclegan_lib.pictures.check import PAPER, check_dataset, dataset_folder, new_folder, summary
 from torchvision.datasets.utils import download_url
 
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
-NAMES = (
-    "apple2orange", "summer2winter_yosemite", "horse2zebra", "monet2photo", "cezanne2photo", "ukiyoe2photo",
-    "vangogh2photo", "maps", "facades", "iphone2dslr_flower", "ae_photos", "mini",
-)  # fmt: skip
 MOST_FILES, MOST_BYTES = 100_000, 20 * 1024**3  # of an archive, unpacked; the paper's are far smaller
 STALLED = 60  # seconds without a byte
-# What the beginning of a file that is no zip says of it.
-OTHERS = {b"<": "a web page", b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7zXZ": "an xz archive"}
+BEGINNINGS = {b"<": "a web page", b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7z": "an xz archive"}
 
 
 def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
     """Fetch a zip of a data set and unpack it into the new folder `root`, which appears only when it is whole.
-
-    What an earlier, interrupted download left is thrown away, and it begins anew.
 
     Args:
         root: the folder; its name is the data set's.
@@ -39,20 +32,17 @@ def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
             cannot be had, or it is not one that may be unpacked; `root` is not made then.
     """
     root = Path(root)
-    if root.exists():
-        raise UserError(f"{root} is there already; remove it to download it again")
-    if url is None and root.name not in NAMES:
-        raise UserError(f"{root.name}: no data set of the paper; there are {', '.join(NAMES)}, or give a --url")
+    if url is None and root.name not in PAPER:
+        raise UserError(f"{root.name}: no data set of the paper; there are {', '.join(PAPER)}, or give a --url")
     url = url or ADDRESS.format(name=root.name)
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        archive = fetch(url, partial)
-        unpack(archive, partial / "unpacked", url, most_files, most_bytes)
-        os.replace(data_set_in(partial / "unpacked", url), root)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return root
+    with new_folder(root) as new:
+        unpacked = new.with_name("unpacked")
+        unpack(fetch(url, new.parent), unpacked, url, most_files, most_bytes)
+        for folder in (unpacked, *sorted(unpacked.glob("*"))):
+            if (folder / "trainA").is_dir() and (folder / "trainB").is_dir():
+                folder.rename(new)
+                return root
+        raise UserError(f"{url}: no folders trainA and trainB in the archive")
 
 
 def fetch(url, folder, name="archive.zip"):
@@ -85,18 +75,14 @@ def unpack(archive, target, url, most_files=MOST_FILES, most_bytes=MOST_BYTES):
         with zipfile.ZipFile(archive) as contents:
             entries = contents.infolist()
             for entry in entries:
-                what = forbidden(entry)
-                if what:
+                if what := forbidden(entry):
                     raise UserError(f"{url}: {entry.filename!r} in the archive {what}; nothing was unpacked")
-            total = sum(entry.file_size for entry in entries)
-            if len(entries) > most_files or total > most_bytes:
+            total, free = sum(entry.file_size for entry in entries), shutil.disk_usage(target.parent).free
+            if len(entries) > most_files or total > min(most_bytes, free):
                 raise UserError(
-                    f"{url}: the archive holds {len(entries):,} files and {total:,} bytes, and at most {most_files:,} "
-                    f"and {most_bytes:,} are unpacked; nothing was"
+                    f"{url}: the archive holds {len(entries):,} files of {total:,} bytes, which is too much: at most "
+                    f"{most_files:,} of {most_bytes:,} are unpacked, and {free:,} bytes are free; nothing was unpacked"
                 )
-            free = shutil.disk_usage(archive.parent).free
-            if total > free:
-                raise UserError(f"{url}: {total:,} bytes to unpack, and {free:,} are free in {archive.parent.parent}")
             contents.extractall(target)  # zipfile never writes more of an entry than it was said to hold
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         raise UserError(f"{url}: {no_zip(archive, error)}") from None
@@ -117,17 +103,13 @@ def no_zip(archive, error):
     """What is wrong with a file that cannot be unpacked."""
     with open(archive, "rb") as file:
         beginning = file.read(512)
-    if beginning[:2] == b"PK":
+    if beginning.startswith(b"PK"):
         return f"the archive is damaged or was cut short ({error}); try again"
-    for mark, what in (*OTHERS.items(), (b"", "a tar archive" if beginning[257:262] == b"ustar" else "something else")):
-        if beginning.lstrip().startswith(mark):
-            return f"{what}, not a zip"
-    return None
+    kinds = [kind for mark, kind in BEGINNINGS.items() if beginning.lstrip().startswith(mark)]
+    kinds += ["a tar archive" if beginning[257:262] == b"ustar" else "something else"]
+    return f"{kinds[0]}, not a zip"
 
 
-def data_set_in(folder, url):
-    """The folder with trainA and trainB in what was unpacked: itself, or the only one in it."""
-    for candidate in (folder, *sorted(path for path in folder.iterdir() if path.is_dir())):
-        if (candidate / "trainA").is_dir() and (candidate / "trainB").is_dir():
-            return candidate
-    raise UserError(f"{url}: no folders trainA and trainB in the archive")
+def command(args):
+    root = download(dataset_folder(args.data_root, args.dataset_name), args.url)
+    print(summary(root, check_dataset(root)))

@@ -1,10 +1,8 @@
 """How good is a translation of photographs, where nobody knows the right answer?
 
-    python -m cyclegan_lib.judge saved_models/<run_name>
-
-No single number says it. Here are some that each see something else: how far statistics of the fakes
-are from those of real pictures, beside what doing nothing would give and what two real piles differ
-by; whether fakes are copies of training pictures; and KID and FID where their network can be had.
+No single number says it. Each of these measures something else: how far statistics of the fakes are
+from those of real pictures, beside what doing nothing would give and what two real sets differ by;
+whether fakes are copies of training pictures; and KID and FID where their network can be had.
 
 Pictures are (N, C, H, W) in [-1, 1].
 """
@@ -16,22 +14,22 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
 from cyclegan_lib.datasets import find_pictures, load_split
-from cyclegan_lib.errors import Parser, UserError
-from cyclegan_lib.files import read_facts
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.files import read_tensors
 from cyclegan_lib.pictures.check import STATISTICS, dataset_folder
-from cyclegan_lib.pictures.weights import load_generators, newest
-from cyclegan_lib.show import plots
+from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.pictures.translate import to_uint8
+from cyclegan_lib.pictures.weights import load_generator, weights_file
 
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
-POOLED = 4 * 10**6  # numbers of a pile at most, of which quantiles are taken
+POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
 THUMBNAIL = 16  # pixels a side, at which pictures are compared: composition and colours, no texture
-NEAR = 0.05  # of real test pictures are nearer to a training picture than what is called a copy
+NEAR = 0.05  # the share of real test pictures that count as copies of a training picture
 
 
 def wasserstein(x, y):
-    """How far numbers would have to be moved, on average, to turn one pile into the other.
+    """How far numbers would have to be moved, on average, to turn one sample into the other.
 
     The Wasserstein-1 distance of two samples of any size, (N,) and (M,): the mean distance of their
     quantiles, in the unit of the numbers.
@@ -41,7 +39,7 @@ def wasserstein(x, y):
 
 def _quantiles(x):
     x = x.flatten().double()
-    if len(x) > POOLED:  # at random, not every so-maniest: networks leave patterns of every second pixel
+    if len(x) > POOLED:  # at random, not at regular steps: networks leave patterns of every second pixel
         x = x[torch.randint(len(x), (POOLED,), generator=torch.Generator().manual_seed(0))]
     return x.sort().values[(SHARES * len(x)).long()]
 
@@ -49,18 +47,18 @@ def _quantiles(x):
 def distances(pictures, real):
     """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance}.
 
-    Of every picture's brightness, contrast, … (`datasets.STATISTICS`, colour pictures only), and of all
+    Of every picture's brightness, contrast, … (`check.STATISTICS`, colour pictures only), and of all
     pixels' values and of the differences between neighbouring pixels. 0: the same distribution;
-    all are in units of pixels from -1 to 1. Each number sees one thing only: pictures can agree in all
-    of them and be nonsense, but not differ in one and be good.
+    all are in units of pixels from -1 to 1. Each number measures one thing: pictures that differ in one
+    do not look like `real`, but pictures that agree in all of them can still be nonsense.
     """
-    found = {}
-    if pictures.shape[1] == 3:
-        found = {name: wasserstein(of(pictures), of(real)) for name, of in STATISTICS.items()}
     pairs = list(zip(pictures.unbind(1), real.unbind(1), strict=True))
-    found["pixel values"] = sum(wasserstein(p, r) for p, r in pairs) / len(pairs)
-    found["edges (neighbours' difference)"] = wasserstein(gradients(pictures), gradients(real))
-    return found
+    statistics = STATISTICS if len(pairs) == 3 else {}
+    return {
+        **{name: wasserstein(of(pictures), of(real)) for name, of in statistics.items()},
+        "pixel values": sum(wasserstein(p, r) for p, r in pairs) / len(pairs),
+        "edges (neighbours' difference)": wasserstein(gradients(pictures), gradients(real)),
+    }
 
 
 def gradients(pictures):
@@ -73,13 +71,12 @@ def nearest(pictures, train):
 
     Compared as thumbnails of 16 pixels, as they are and mirrored: the mean |difference|.
     """
-    small, small_train = (
-        F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1) for some in (pictures, train)
+    small, mirrored, small_train = (
+        F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
+        for some in (pictures, pictures.flip(3), train)
     )
-    mirrored = F.interpolate(pictures.flip(3), (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
-    distance = torch.minimum(*(torch.cdist(some, small_train, p=1) for some in (small, mirrored)))
-    found = distance.min(1)
-    return found.indices, found.values / small.shape[1]
+    distance = torch.minimum(*(torch.cdist(some, small_train, p=1) for some in (small, mirrored))).min(1)
+    return distance.indices, distance.values / small.shape[1]
 
 
 def copied(fakes, test, train):
@@ -121,7 +118,7 @@ def inception_scores(fakes, real, feature=2048):
             torch.manual_seed(0)  # KID draws its subsets
             for score in scores:
                 for pictures, is_real in ((real, True), (fakes, False)):
-                    for batch in ((pictures + 1) * 127.5).round().to(torch.uint8).split(32):
+                    for batch in to_uint8(pictures).split(32):
                         score.update(batch, real=is_real)
             (kid, kid_std), fid = (score.compute() for score in scores)
     return {"KID": kid.item(), "KID_std": kid_std.item(), "FID": fid.item()}
@@ -156,13 +153,13 @@ class Judgement:
         )
         return "\n".join(lines)
 
-    def nearest_figure(self, count=6):
-        """Fakes beside the training pictures that are most like them."""
-        target = self.direction[-1]
-        fakes = self.pictures["fake"][:count]
-        found, _ = nearest(fakes, self.pictures["train"])
-        rows = {f"fake {target}": fakes, f"the nearest of\ntrain{target}": self.pictures["train"][found]}
-        return plots.picture_rows({f"real {self.direction[0]}": self.pictures["real"][:count], **rows})
+    def nearest_rows(self, count=6):
+        """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
+        source, target = self.direction[0], self.direction[-1]
+        real, fake = self.pictures["real"][:count], self.pictures["fake"][:count]
+        found, _ = nearest(fake, self.pictures["train"])
+        rows = {f"real {source}": real, f"fake {target}": fake}
+        return {**rows, f"the nearest of\ntrain{target}": self.pictures["train"][found]}
 
 
 def judge(real, fake, target, train, direction="AtoB"):
@@ -171,8 +168,8 @@ def judge(real, fake, target, train, direction="AtoB"):
     Args:
         target, train: test and training pictures of the domain that `fake` should look like.
     """
-    piles = [distances(pictures, target) for pictures in (real, fake, train)]
-    table = {name: tuple(pile[name] for pile in piles) for name in piles[0]}
+    columns = [distances(pictures, target) for pictures in (real, fake, train)]
+    table = {name: tuple(column[name] for column in columns) for name in columns[0]}
     pictures = {"real": real, "fake": fake, "target": target, "train": train}
     return Judgement(direction, pictures, table, copied(fake, target, train))
 
@@ -182,15 +179,16 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     """Translate the test pictures of a data set and judge them: a `Judgement`.
 
     Args:
-        source: as `checkpoints.load_generators` takes it.
+        source: as `weights.load_generator` takes it.
         root, size: the data set's folder and (H, W); None: those that a run here was trained on.
-        limit: pictures at most of each pile.
+        limit: pictures at most of each folder.
 
     Raises:
         UserError: if there is no such network or data set, or it is not known which data set is meant.
     """
-    G = load_generators(source, direction)[0].to(device)
-    facts = facts_of(source)
+    path = weights_file(source)
+    G = load_generator(path, direction).to(device)
+    facts = read_tensors(path, "no tensor begins like this")[1] if path.suffix == ".safetensors" else {}
     if not (root or "dataset_name" in facts) or not (size or "img_height" in facts):
         raise UserError(f"{source} does not say what it was trained on; give --dataset and --size")
     root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])
@@ -199,50 +197,7 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     missing = [str(root / split) for split in splits if not find_pictures(root / split)]
     if missing:
         raise UserError(f"no pictures in {', '.join(missing)}; give --dataset or --data_root")
-    real, target, train = (load_split(root, split, size, G.model[1].in_channels, limit) for split in splits)
+    channels = G.model[1].in_channels
+    real, target, train = (load_split(root, split, size, channels, limit, read_picture) for split in splits)
     fake = torch.cat([G(batch.to(device)).cpu() for batch in real.split(8)])
     return judge(real, fake, target, train, direction)
-
-
-def facts_of(source):
-    """What a checkpoint of a run here remembers of it; {} for other files."""
-    path = Path(source)
-    if path.is_dir():
-        path = next(iter(sorted(newest(path).glob("G_*.safetensors"))))
-    return read_facts(path) if path.suffix == ".safetensors" else {}
-
-
-def main(argv=None):
-    """`python -m cyclegan_lib.judge`: what can be said of a translation without the right answers."""
-    parser = Parser(prog="python -m cyclegan_lib.judge", description="Judge the translations of test pictures.")
-    parser.add_argument("checkpoint", help="saved_models/<run_name>, an epoch of it, a file, or official weights")
-    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="a single file has but one")
-    parser.add_argument("--dataset", type=Path, default=None, help="the data set's folder (default: the run's own)")
-    parser.add_argument("--size", type=int, default=None, help="pixels a side (default: those of the training)")
-    parser.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
-    parser.add_argument("--limit", type=int, default=500, help="pictures at most of each pile")
-    parser.add_argument("--kid", action="store_true", help="KID and FID too (needs torchmetrics; downloads 90 MB once)")
-    parser.add_argument(
-        "--nearest", type=Path, default=None, help="a .png for fakes beside their nearest training pictures"
-    )
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
-    args = parser.parse_args(argv)
-    with parser.one_line_errors():
-        parser.check_ranges(args, {"limit": (2, 10**6)})
-        if args.size is not None and (args.size % 4 or not 8 <= args.size <= 4096):
-            raise UserError(f"--size must be a multiple of 4, from 8 to 4096, not {args.size}")
-        size = (args.size, args.size) if args.size else None
-        device = resolve_device(args.device)
-        found = judge_checkpoint(
-            args.checkpoint, args.direction, args.dataset, size, args.data_root, device, args.limit
-        )
-        print(found.report())
-        if args.nearest:
-            args.nearest.write_bytes(plots.to_png(found.nearest_figure()))
-        if args.kid:
-            scores = inception_scores(found.pictures["fake"], found.pictures["target"])
-            print(f"KID {scores['KID']:.4f} ± {scores['KID_std']:.4f}, FID {scores['FID']:.1f}")
-
-
-if __name__ == "__main__":
-    main()

@@ -17,9 +17,10 @@ from torch import nn
 
 from cyclegan_lib.datasets import to_signed
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.models import InstanceNorm, ReflectionPad, ResidualBlock
+from cyclegan_lib.models import ResidualBlock
+from cyclegan_lib.runs import fast
 
-STRIP_PIXELS = 2**18  # of the picture, about: a strip's
+STRIP_PIXELS = 2**18  # of the picture, about, in a strip
 HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
 
 
@@ -83,7 +84,7 @@ class Upsampling(Layer):
 
 
 class Normalised(Layer):
-    """An `InstanceNorm` over all rows of its source; `eps` as torch's."""
+    """An `nn.InstanceNorm2d` without scale, over all rows of its source; `eps` as torch's."""
 
     def __init__(self, source, rows, eps=1e-5):
         super().__init__(source, source.height, source.scale)
@@ -101,23 +102,14 @@ class Normalised(Layer):
 
 
 class Pointwise(Layer):
-    """A function of every value by itself: ReLU, tanh."""
+    """A function of every value by itself, or of every pair of values of two layers: ReLU, tanh, a sum."""
 
-    def __init__(self, source, function):
-        super().__init__(source, source.height, source.scale)
+    def __init__(self, function, *sources):
+        super().__init__(sources, sources[0].height, sources[0].scale)
         self.function = function
 
     def rows(self, first, last):
-        return self.function(self.source.rows(first, last))
-
-
-class Sum(Layer):
-    def __init__(self, source, other):
-        super().__init__(source, source.height, source.scale)
-        self.other = other
-
-    def rows(self, first, last):
-        return self.source.rows(first, last) + self.other.rows(first, last)
+        return self.function(*(source.rows(first, last) for source in self.source))
 
 
 class Kept(Layer):
@@ -166,7 +158,7 @@ def _build(layers, node, rows, dtype):
     """The `Layer` that stands for a sequence of modules over `node`."""
     reflect = 0
     for module in layers:
-        if isinstance(module, ReflectionPad):
+        if isinstance(module, nn.ReflectionPad2d):
             reflect = module.padding[0]
         elif isinstance(module, nn.Conv2d):
             node, reflect = Convolution(node, module, reflect), 0
@@ -174,14 +166,13 @@ def _build(layers, node, rows, dtype):
                 node = Kept(node, rows, dtype)
         elif isinstance(module, nn.ConvTranspose2d):
             node = Upsampling(node, module)
-        elif isinstance(module, InstanceNorm):
+        elif isinstance(module, fast.InstanceNorm) or (type(module) is nn.InstanceNorm2d and not module.affine):
             node = Normalised(node, rows)
         elif isinstance(module, ResidualBlock):
-            node = Kept(Sum(node, _build(module.conv_block, node, rows, dtype)), rows, dtype)
-        elif isinstance(module, nn.ReLU):
-            node = Pointwise(node, torch.relu)
-        elif isinstance(module, nn.Tanh):
-            node = Pointwise(node, torch.tanh)
+            block = _build(module.conv_block, node, rows, dtype)
+            node = Kept(Pointwise(torch.add, node, block), rows, dtype)
+        elif isinstance(module, nn.ReLU | nn.Tanh):
+            node = Pointwise(torch.relu if isinstance(module, nn.ReLU) else torch.tanh, node)
         else:
             raise UserError(f"a generator with a {type(module).__name__} cannot translate pictures of this size")
     return node

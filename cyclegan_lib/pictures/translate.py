@@ -1,7 +1,5 @@
-"""Pictures in, pictures out: `python -m cyclegan_lib.translate`, for one picture or a folder, of any size."""
+"""Pictures in, pictures out: one picture or a folder, of any size."""
 
-import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,11 +8,15 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from cyclegan_lib.cyclegan import DEVICES, DIRECTIONS, resolve_device
-from cyclegan_lib.datasets import find_pictures, is_transparent, open_upright, read_picture, to_signed
-from cyclegan_lib.errors import Parser, UserError
+import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
+from cyclegan_lib.cyclegan import resolve_device
+from cyclegan_lib.datasets import find_pictures, to_signed
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.files import atomic
+from cyclegan_lib.pictures.reading import is_transparent, open_upright, read_picture
 from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
 from cyclegan_lib.pictures.weights import load_generators
+from torchvision.transforms.v2 import functional as TF
 
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
 LEAST_SIDE = 8  # of what a generator is given; smaller pictures are padded
@@ -29,23 +31,12 @@ def translate_image(G, image):
     A side that is no multiple of 4, or below 8, is padded by reflection, again and again if need
     be, and what was padded is cut off the result.
     """
-    return to_image(translate_pixels(G, to_pixels(G, image)[None])[0])
+    return TF.to_pil_image(translate_pixels(G, image_to_pixels(G, image)[None])[0])
 
 
-def to_pixels(G, image):
+def image_to_pixels(G, image):
     """A Pillow image → uint8 (channels, H, W), with as many channels as `G` has."""
-    pixels = np.array(image.convert("RGB" if channels_of(G) == 3 else "L"))
-    return torch.from_numpy(np.atleast_3d(pixels).transpose(2, 0, 1).copy())
-
-
-def to_image(pixels):
-    """uint8 (channels, H, W) → Pillow image."""
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy().squeeze(2) if len(pixels) == 1 else
-                           pixels.permute(1, 2, 0).contiguous().numpy())  # fmt: skip
-
-
-def channels_of(G):
-    return G.model[1].in_channels
+    return TF.pil_to_tensor(image.convert("RGB" if G.model[1].in_channels == 3 else "L"))
 
 
 @torch.inference_mode()
@@ -74,16 +65,8 @@ def to_uint8(pictures):
     return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
-@dataclass
-class Job:
-    """A picture's file and where its translation goes."""
-
-    source: Path
-    target: Path
-
-
 def plan(sources, output):
-    """What there is to do: (jobs, {file: why it is left out}).
+    """What there is to do: ([(a picture's file, where its translation goes)], {file: why it is left out}).
 
     Args:
         sources: files, and folders whose pictures are found however deep.
@@ -93,33 +76,29 @@ def plan(sources, output):
         UserError: for a source that is not there, nothing to do, two results of one name, or an
             output folder inside of a source, where the next run would take results for pictures.
     """
-    jobs, left_out = [], {}
-    output = Path(output)
+    jobs, left_out, output = [], {}, Path(output)
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
         if not source.is_dir():
-            jobs.append(Job(source, output / target_name(Path(source.name))))
+            jobs.append((source, output / target_name(Path(source.name))))
             continue
         if source.resolve() in (output.resolve(), *output.resolve().parents):
             raise UserError(f"--output {output} lies in {source}, whose pictures are translated; choose another")
-        found = find_pictures(source)
-        jobs += [Job(path, output / target_name(path.relative_to(source))) for path in found]
-        others = {path for path in source.rglob("*") if path.is_file() and not is_hidden(path.relative_to(source))}
-        for path in sorted(others - set(found)):
-            left_out[path] = f"not a picture that Pillow can read ({path.suffix or 'no ending'})"
+        pictures = find_pictures(source)
+        jobs += [(path, output / target_name(path.relative_to(source))) for path in pictures]
+        for path in sorted(set(source.rglob("*")) - set(pictures)):
+            is_hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
+            if path.is_file() and not is_hidden:
+                left_out[path] = f"not a picture that Pillow can read ({path.suffix or 'no ending'})"
     if not jobs:
         raise UserError(f"no pictures in {', '.join(map(str, sources))}")
     sources_of = {}
-    for job in jobs:
-        earlier = sources_of.setdefault(job.target, job.source)
-        if earlier != job.source:
-            raise UserError(f"{earlier} and {job.source} would both become {job.target}; translate one at a time")
+    for source, target in jobs:
+        earlier = sources_of.setdefault(target, source)
+        if earlier != source:
+            raise UserError(f"{earlier} and {source} would both become {target}; translate one at a time")
     return jobs, left_out
-
-
-def is_hidden(path):
-    return any(part.startswith(".") for part in path.parts)
 
 
 def target_name(path):
@@ -128,56 +107,63 @@ def target_name(path):
 
 
 @dataclass
-class Read:
+class Loaded:
     """A picture that was read: what a generator is given, and what its result gets back."""
 
-    job: Job
-    pixels: torch.Tensor
-    alpha: Image.Image | None
+    target: Path
+    pixels: torch.Tensor  # uint8 (channels, H, W)
+    alpha: torch.Tensor | None  # uint8 (1, H, W)
     profile: bytes | None
 
 
-def read(job, G, memory):
+def load(source, target, G, memory):
     """Raises: UserError: naming the file, if it cannot be read, or would need more than `memory` bytes."""
-    original = open_upright(job.source)
+    original = open_upright(source)
     width, height = original.size
     needed = BESIDES + kept_bytes(G, height, width)[0]
     if width * height > WHOLE_PIXELS and needed > memory:
-        raise UserError(
-            f"{job.source}: {width}×{height} pixels need about {needed / 1024**3:.1f} GB; "
-            "give a larger --memory, or scale it down"
-        )
-    alpha = original.convert("RGBA").getchannel("A") if is_transparent(original) else None
+        gigabytes = f"about {needed / 1024**3:.1f} GB; give a larger --memory, or scale it down"
+        raise UserError(f"{source}: {width}×{height} pixels need {gigabytes}")
+    alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
     # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
     profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-    return Read(job, to_pixels(G, read_picture(job.source)), alpha, profile)
+    return Loaded(target, image_to_pixels(G, read_picture(source)), alpha, profile)
 
 
-def write(job, image, profile=None):
-    """Save whole or not at all."""
-    job.target.parent.mkdir(parents=True, exist_ok=True)
-    partial = job.target.with_name(f".{job.target.stem}.partial{job.target.suffix}")
-    quality = {"quality": 95} if job.target.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
-    try:
-        image.save(partial, icc_profile=profile, **quality)
-        os.replace(partial, job.target)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()
+def load_batches(jobs, G, batch_size, memory, failed):
+    """Yield lists of `Loaded` pictures of one size, large ones alone. Why others cannot be read goes into `failed`."""
+    batch = []
+    for source, target in jobs:
+        try:
+            picture = load(source, target, G, memory)
+        except UserError as error:
+            failed[source] = str(error).removeprefix(f"{source}: ")
+            continue
+        if batch and batch[0].pixels.shape != picture.pixels.shape:
+            yield batch
+            batch = []
+        batch.append(picture)
+        if len(batch) == (1 if picture.pixels[0].numel() > WHOLE_PIXELS else batch_size):
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def beside(images):
-    """Images of one size in a row."""
-    width, height = images[0].size
-    row = Image.new("RGBA" if any(image.mode == "RGBA" for image in images) else images[0].mode,
-                    (width * len(images), height))  # fmt: skip
-    for number, image in enumerate(images):
-        row.paste(image.convert(row.mode), (number * width, 0))
-    return row
+def write(picture, pixels):
+    """Save the result of a `Loaded` picture, uint8 (channels, H, a multiple of its width), atomically."""
+    ending = picture.target.suffix.lower()
+    if picture.alpha is not None and ending not in NO_ALPHA:
+        pixels = torch.cat([pixels, picture.alpha.repeat(1, 1, pixels.shape[2] // picture.alpha.shape[2])])
+    quality = {"quality": 95} if ending in (".jpg", ".jpeg", ".webp") else {}
+    picture.target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(picture.target) as partial:
+        kind = Image.registered_extensions()[ending]
+        TF.to_pil_image(pixels).save(partial, kind, icc_profile=picture.profile, **quality)
 
 
 def translate_files(G, jobs, G_back=None, side_by_side=False, batch_size=8, memory=4 * 1024**3, show_bar=True):
-    """Translate every job's picture; those that follow one another in one size go as a batch.
+    """Translate every picture of a `plan`'s jobs; those that follow one another in one size go as a batch.
 
     Args:
         G_back: if given, what it makes of each result is shown beside it, and the original too.
@@ -186,76 +172,32 @@ def translate_files(G, jobs, G_back=None, side_by_side=False, batch_size=8, memo
     Returns:
         {file: why it could not be translated}; all others are written.
     """
-    failed, batch = {}, []
-
-    def flush():
-        if batch:
-            fakes = translate_pixels(G, torch.stack([one.pixels for one in batch]))
-            recs = translate_pixels(G_back, fakes) if G_back else [None] * len(fakes)
-            for one, fake, rec in zip(batch, fakes, recs, strict=True):
-                pictures = [fake] if not (side_by_side or G_back) else [one.pixels, fake]
-                images = [to_image(pixels) for pixels in pictures + ([rec] if G_back else [])]
-                if one.alpha and one.job.target.suffix.lower() not in NO_ALPHA:
-                    for image in images:
-                        image.putalpha(one.alpha)
-                write(one.job, beside(images), one.profile)
-                bar.update()
-            batch.clear()
-
-    with tqdm(total=len(jobs), unit="picture", dynamic_ncols=True, disable=not show_bar) as bar:
-        for job in jobs:
-            try:
-                one = read(job, G, memory)
-            except UserError as error:
-                failed[job.source] = str(error).removeprefix(f"{job.source}: ")
-                bar.update()
-                continue
-            if batch and (one.pixels.shape != batch[0].pixels.shape or len(batch) == batch_size):
-                flush()
-            batch.append(one)
-            if one.pixels[0].numel() > WHOLE_PIXELS:
-                flush()
-        flush()
+    failed = {}
+    bar = tqdm(jobs, unit="picture", dynamic_ncols=True, disable=not show_bar)
+    for batch in load_batches(bar, G, batch_size, memory, failed):
+        real = torch.stack([picture.pixels for picture in batch])
+        fake = translate_pixels(G, real)
+        columns = [real, fake] if side_by_side or G_back else [fake]
+        columns += [translate_pixels(G_back, fake)] if G_back else []
+        for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
+            write(picture, row)
     return failed
 
 
-def main(argv=None):
-    """`python -m cyclegan_lib.translate`; exit code 1 if a file could not be translated."""
-    parser = Parser(prog="python -m cyclegan_lib.translate", description="Translate pictures of any size.")
-    parser.add_argument("pictures", nargs="+", type=Path, help="pictures, or folders of pictures")
-    parser.add_argument(
-        "--checkpoint", required=True,
-        help="saved_models/<run_name>, an epoch of it, a generator's file, or official weights: horse2zebra, say",
-    )  # fmt: skip
-    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="a single file has but one")
-    parser.add_argument("--output", type=Path, required=True, help="the folder for the results; names are kept")
-    parser.add_argument("--side_by_side", action="store_true", help="the original and its translation in one picture")
-    parser.add_argument("--cycle", action="store_true", help="the original, its translation, and that translated back")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    parser.add_argument("--batch_size", type=int, default=8, help="pictures of one size that go together")
-    parser.add_argument("--memory", type=float, default=4.0, help="GB that a large picture may take, about")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to compute")
-    args = parser.parse_args(argv)
-    with parser.one_line_errors():
-        parser.check_ranges(args, {"batch_size": (1, 10**4), "memory": (1, 10**4)})
-        device = resolve_device(args.device)
-        jobs, left_out = plan(args.pictures, args.output)
-        there = [job.target for job in jobs if job.target.exists()]
-        if there and not args.overwrite:
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise UserError(f"{there[0]}{more} is there already; choose another --output, or --overwrite")
-        G, G_back = load_generators(args.checkpoint, args.direction)
-        if args.cycle and not G_back:
-            raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")
-        G_back = G_back.to(device) if args.cycle else None
-        memory = args.memory * 1024**3
-        failed = translate_files(G.to(device), jobs, G_back, args.side_by_side, args.batch_size, memory)
+def command(args):
+    """Exit code 1 if a file was left out."""
+    device = resolve_device(args.device)
+    jobs, left_out = plan(args.pictures, args.output)
+    existing = [target for _, target in jobs if target.exists()]
+    if existing and not args.overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]}{more} is there already; choose another --output, or --overwrite")
+    G, G_back = load_generators(args.checkpoint, args.direction)
+    if args.cycle and not G_back:
+        raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")
+    G_back = G_back.to(device) if args.cycle else None
+    failed = translate_files(G.to(device), jobs, G_back, args.side_by_side, args.batch_size, args.memory * 1024**3)
     for path, why in (failed | left_out).items():
         print(f"left out {path}: {why}")
     print(f"{len(jobs) - len(failed)} pictures in {args.output}")
-    if failed or left_out:
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    main()
+    return 1 if failed or left_out else 0

@@ -102,14 +102,12 @@ def read_checkpoint(path):
 def read_network(path, name="G_AB"):
     """(tensors, facts) of one network of a checkpoint, checked; the others are not read.
 
-    A file that holds a single network has its keys without a name, and no hash.
+    Files without a hash are taken as well: of some networks, or of a single one, whose keys have no name.
     """
     tensors, facts = read_tensors(path, prefix=f"{name}.")
-    if not tensors and "hashes" not in facts:
-        return read_tensors(path)
-    if hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
+    if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
         raise UserError(f"{path}: damaged, {name} is not what was saved")
-    return tensors, facts
+    return (tensors, facts) if tensors else read_tensors(path)
 
 
 def load_checkpoint(path, model, rank=0):

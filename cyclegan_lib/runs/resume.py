@@ -95,8 +95,9 @@ class Resume(Hook):
         except (OSError, ValueError):
             return False
         options = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
-        same = (record.get(name) == options[name] for name, rule in ON_RESUME.items() if rule in ("warn", "refuse"))
-        return all(same)
+        resolved = ("device", "precision")  # what "auto" stood for
+        names = [name for name, rule in ON_RESUME.items() if rule in ("warn", "refuse") and name not in resolved]
+        return all(record.get(name) == options[name] for name in names)
 
     def _refuse_a_newer_run(self, trainer):
         """Refuse to go on, or to begin, from before what another process has saved since this was made."""

@@ -1,10 +1,10 @@
-"""The explorer without a kernel: `python -m cyclegan_lib.page` makes one HTML page out of the experiment.
+"""The explorer without a kernel: `cyclegan page` makes one HTML page out of the experiment.
 
     data/explorer.html          everything inside: two flipbooks of small pictures, the curves, the figure
     data/ablation/training.gif  both arms training side by side
 
 Whatever the page can show is drawn here beforehand; its script only picks. Every number in its text
-is read from the tables. The same tables and networks give the same bytes.
+is read from the tables. The same tables and networks give the same bytes, on one machine with one number of threads.
 """
 
 import base64
@@ -20,12 +20,14 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclegan_lib.errors import Parser, UserError
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.files import write_atomic
 from cyclegan_lib.pictures.weights import load_generator
 from cyclegan_lib.show import plots
-from cyclegan_lib.study.ablation import MAIN_ARMS, read_table
+from cyclegan_lib.study.experiments import MAIN_ARMS
 from cyclegan_lib.study.floor import LARGEST_MEAN
 from cyclegan_lib.study.statistics import mean_and_interval
+from cyclegan_lib.study.tables import read_table
 from cyclegan_lib.water2wine.scenes import GLASSES, arranged_scene, counterfactual, render, sample_scene, to_image
 
 SIZE = 64
@@ -42,14 +44,12 @@ PAGE = Path(__file__).with_suffix(".html")  # the page, with {{names}} for what 
 
 def load_networks(folder):
     """The kept networks of the two main arms: {arm: {step: G_AB}}, the steps that both have, sorted."""
-    paths = {arm: {} for arm in MAIN_ARMS}
-    for arm, found in paths.items():
-        for path in Path(folder).glob(f"{arm}_step_*.safetensors"):
-            found[int(path.stem.rpartition("_")[2])] = path
-    steps = sorted(set.intersection(*map(set, paths.values())))
+    paths = {arm: Path(folder).glob(f"{arm}_step_*.safetensors") for arm in MAIN_ARMS}
+    by_step = {arm: {int(path.stem.rpartition("_")[2]): path for path in found} for arm, found in paths.items()}
+    steps = sorted(set.intersection(*map(set, by_step.values())))
     if not steps:
-        raise UserError(f"{folder}: no networks there; python -m cyclegan_lib.ablation trains and keeps them")
-    return {arm: {step: load_generator(found[step]) for step in steps} for arm, found in paths.items()}
+        raise UserError(f"{folder}: no networks there; cyclegan ablation trains and keeps them")
+    return {arm: {step: load_generator(by_step[arm][step]) for step in steps} for arm in MAIN_ARMS}
 
 
 def load_table(path):
@@ -57,17 +57,17 @@ def load_table(path):
     rows = [row for row in read_table(path) if row.get("experiment") == "output_norm"]
     for arm in MAIN_ARMS:
         if rows and not rows[0].keys() >= {"seed", "step" if path.name == "history.csv" else "steps", "cycle_A"}:
-            raise UserError(f"{path}: columns are missing; python -m cyclegan_lib.ablation writes it")
+            raise UserError(f"{path}: columns are missing; cyclegan ablation writes it")
         if not any(row["arm"] == arm and row["seed"] == 0 for row in rows):
-            raise UserError(f"{path}: nothing there of {arm}, seed 0; python -m cyclegan_lib.ablation adds it")
+            raise UserError(f"{path}: nothing there of {arm}, seed 0; cyclegan ablation adds it")
     return rows
 
 
 @torch.inference_mode()
 def translations(scenes, generators):
     """Scenes → {name: (N, 3, 64, 64) in [-1, 1]}: the water, what each generator makes of it, the answer."""
-    water, answer = (torch.stack([render(scene, SIZE)[0] for scene in drawn])
-                     for drawn in (scenes, map(counterfactual, scenes)))  # fmt: skip
+    water = torch.stack([render(scene, SIZE)[0] for scene in scenes])
+    answer = torch.stack([render(counterfactual(scene), SIZE)[0] for scene in scenes])
     return {"water": water, **{arm: G(water) for arm, G in generators.items()}, "answer": answer}
 
 
@@ -79,12 +79,6 @@ def training(networks):
 
 def in_base64(content):
     return base64.b64encode(content).decode()
-
-
-def to_png(picture):
-    buffer = io.BytesIO()
-    to_image(picture).save(buffer, format="png", optimize=True)
-    return buffer.getvalue()
 
 
 def explorer_data(moments, last, history, floor):
@@ -104,20 +98,23 @@ def explorer_data(moments, last, history, floor):
     """
     album = {}
 
+    def place(picture):
+        to_image(picture).save(buffer := io.BytesIO(), format="png", optimize=True)
+        return album.setdefault(in_base64(buffer.getvalue()), len(album))
+
     def places(shown, i):
-        pngs = [in_base64(to_png(shown[name][i])) for name in SHOWN]
-        return [album.setdefault(png, len(album)) for png in pngs]
+        return [place(shown[name][i]) for name in SHOWN]
 
     scenes = {}
     for tint, glass in itertools.product(TINTS, GLASSES):
         shown = translations([arranged_scene(b, TINTS[tint], glass) for b in BRIGHTNESSES], last)
         means = torch.stack([shown[name].double().mean((2, 3)) for name in SHOWN], 1).mul(1e4).round().div(1e4).tolist()
         scenes[f"{tint} {glass}"] = [{"pictures": places(shown, i), "means": of_i} for i, of_i in enumerate(means)]
-    curves = {arm: [[int(row["step"]), row["cycle_A"]] for row in history if row["arm"] == arm and row["seed"] == 0]
-              for arm in MAIN_ARMS}  # fmt: skip
+    first = [row for row in history if row["seed"] == 0]
+    curves = {arm: [[int(row["step"]), row["cycle_A"]] for row in first if row["arm"] == arm] for arm in MAIN_ARMS}
     pages = [[places(shown, i) for i in range(len(TEST_PICTURES))] for shown in moments.values()]
-    return {"steps": list(moments), "training": pages, "scenes": scenes, "curves": curves, "floor": floor,
-            "bound": LARGEST_MEAN, "pictures": list(album)}  # fmt: skip
+    data = {"steps": list(moments), "training": pages, "scenes": scenes, "curves": curves, "floor": floor}
+    return data | {"bound": LARGEST_MEAN, "pictures": list(album)}
 
 
 def endings(scores, column):
@@ -128,14 +125,6 @@ def endings(scores, column):
     return found
 
 
-def name_of(arm):
-    return plots.NORM_NAMES.get(arm, arm)  # readers may have added arms of their own
-
-
-def colour_of(arm):
-    return plots.COLOURS.get(arm, "#777777")
-
-
 def evidence_figure(scores, domain):
     """How every run's cycle loss of a domain ended, beside the floor. Half as wide as a page: for phones."""
     found, floor = endings(scores, f"cycle_{domain}"), scores[0][f"floor_{domain}"]
@@ -143,20 +132,13 @@ def evidence_figure(scores, domain):
     axes = figure.subplots()
     for row, (arm, values) in enumerate(found.items()):
         mean, half = mean_and_interval(values)
-        axes.plot(values, [row] * len(values), "o", color=colour_of(arm), markersize=8, alpha=0.6)
-        axes.errorbar([mean], [row], xerr=[half], fmt="|", color=colour_of(arm), markersize=18, linewidth=2.5)
-        axes.text(0.006, row - 0.4, f"{name_of(arm)}: {mean:.3f}", fontsize=9, va="center")
+        axes.plot(values, [row] * len(values), "o", color=plots.colour_of_arm(arm), markersize=8, alpha=0.6)
+        axes.errorbar([mean], [row], xerr=[half], fmt="|", color=plots.colour_of_arm(arm), markersize=18, linewidth=2.5)
+        axes.text(0.006, row - 0.4, f"{plots.NORM_NAMES.get(arm, arm)}: {mean:.3f}", fontsize=9, va="center")
     axes.axvline(floor, color="black", linestyle="--", linewidth=1.5)
     axes.set_title(f"{DOMAINS[domain]}: the floor with the norm is {floor:.3f}", fontsize=10)
     axes.set(ylim=(len(found) - 0.5, -0.75), xlim=(0, None), yticks=[], xlabel=f"cycle loss of {domain} at the end")
     return figure
-
-
-def below(scores, arm):
-    """How many runs of an arm ended below the floor, in words: "0 of 10"."""
-    rows = [row for row in scores if row["arm"] == arm]
-    losses = [row[f"cycle_{d}"] < row[f"floor_{d}"] for row in rows for d in DOMAINS]
-    return f"{sum(losses)} of {len(losses)}"
 
 
 def with_interval(values):
@@ -165,30 +147,30 @@ def with_interval(values):
     return f"{mean:.3f}" if len(values) == 1 else f"{mean:.3f} ± {half:.3f}"
 
 
-def seeds(count):
-    return "1 seed" if count == 1 else f"{count} seeds"
-
-
 def prose(scores, steps):
     """The numbers in the page's text, and the texts for pictures, by the name they have in PAGE."""
     values = {"bound": LARGEST_MEAN, "step": steps[-1], "steps": int(scores[0]["steps"])}
-    values |= {f"floor_{d}": f"{scores[0][f'floor_{d}']:.3f}" for d in DOMAINS}
+    seeds = {arm: f"{len(found)} seed{'s' * (len(found) > 1)}" for arm, found in endings(scores, "seed").items()}
     for arm in MAIN_ARMS:
-        ended = {column: endings(scores, column)[arm] for column in ("cycle_A", "loss_D", "colour_accuracy")}
-        share = mean_and_interval(ended["cycle_A"])[0] / scores[0]["floor_A"] - 1
+        cycle_A, loss_D, colours = (endings(scores, name)[arm] for name in ("cycle_A", "loss_D", "colour_accuracy"))
+        below = [row[f"cycle_{d}"] < row[f"floor_{d}"] for row in scores if row["arm"] == arm for d in DOMAINS]
+        share = mean_and_interval(cycle_A)[0] / scores[0]["floor_A"] - 1
         values |= {
-            f"cycle_{arm}": with_interval(ended["cycle_A"]), f"loss_D_{arm}": with_interval(ended["loss_D"]),
-            f"colour_{arm}_means": f"{100 * mean_and_interval(ended['colour_accuracy'])[0]:.0f}\u00a0%",
+            f"cycle_{arm}": with_interval(cycle_A),
+            f"loss_D_{arm}": with_interval(loss_D),
+            f"colour_{arm}_means": f"{100 * mean_and_interval(colours)[0]:.0f}\u00a0%",
             f"share_{arm}": f"{abs(100 * share):.0f}\u00a0% {'above' if share >= 0 else 'below'}",
-            f"below_{arm}": below(scores, arm), f"seeds_{arm}": seeds(len(ended["cycle_A"])),
-        }  # fmt: skip
-    for domain in DOMAINS:
-        losses = endings(scores, f"cycle_{domain}")
-        arms = "; ".join(f"{name_of(arm)} {with_interval(found)} ({seeds(len(found))})"
-                         for arm, found in losses.items())  # fmt: skip
-        values[f"figure_{domain}"] = in_base64(plots.to_png(evidence_figure(scores, domain), dpi=160))
-        values[f"figure_{domain}_alt"] = f"A dot for every run. {DOMAINS[domain]}, cycle loss at the end: {arms}. " \
-                                         f"The floor is {values[f'floor_{domain}']}."  # fmt: skip
+            f"below_{arm}": f"{sum(below)} of {len(below)}",
+            f"seeds_{arm}": seeds[arm],
+        }
+    for domain, way in DOMAINS.items():
+        losses, floor = endings(scores, f"cycle_{domain}"), f"{scores[0][f'floor_{domain}']:.3f}"
+        arms = "; ".join(
+            f"{plots.NORM_NAMES.get(arm, arm)} {with_interval(found)} ({seeds[arm]})" for arm, found in losses.items()
+        )
+        alt = f"A dot for every run. {way}, cycle loss at the end: {arms}. The floor is {floor}."
+        png = in_base64(plots.to_png(evidence_figure(scores, domain), dpi=160))
+        values |= {f"floor_{domain}": floor, f"figure_{domain}": png, f"figure_{domain}_alt": alt}
     return values
 
 
@@ -256,24 +238,20 @@ def write_gif(frames, path, seconds=0.7, pause=3.0):
     first.save(path, save_all=True, append_images=rest, duration=duration, loop=0, optimize=False)
 
 
-def main(argv=None):
-    parser = Parser(prog="python -m cyclegan_lib.page", description="The explorer as one HTML page, without a kernel.")
-    parser.add_argument("--ablation", type=Path, default=Path("data/ablation"),
-                        help="the experiment's folder; training.gif is written there, too")  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("data/explorer.html"), help="the page to write")
-    args = parser.parse_args(argv)
-    with parser.one_line_errors():
-        for path in (args.output, args.ablation / "training.gif"):
-            if path.is_dir() or not path.parent.is_dir():
-                raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there'}")
-        history, scores = (load_table(args.ablation / f"{name}.csv") for name in ("history", "scores"))
-        networks, animation = load_networks(args.ablation), args.ablation / "training.gif"
-        moments, last = training(networks), {arm: G[max(G)] for arm, G in networks.items()}
-        args.output.write_text(build(moments, last, history, scores), encoding="utf-8")
-        write_gif([frame(shown, step, max(moments)) for step, shown in moments.items()], animation)
+def command(args):
+    """`cyclegan page`: the page and the animation.
+
+    Raises:
+        UserError: naming the file that is missing or damaged, or the folder that is not there.
+    """
+    animation = args.ablation / "training.gif"
+    for path in (args.output, animation):
+        if path.is_dir() or not path.parent.is_dir():
+            raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there'}")
+    history, scores = (load_table(args.ablation / f"{name}.csv") for name in ("history", "scores"))
+    networks = load_networks(args.ablation)
+    moments, last = training(networks), {arm: G[max(G)] for arm, G in networks.items()}
+    write_atomic(args.output, build(moments, last, history, scores))
+    write_gif([frame(shown, step, max(moments)) for step, shown in moments.items()], animation)
     for path in (args.output, animation):
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-
-
-if __name__ == "__main__":
-    main()

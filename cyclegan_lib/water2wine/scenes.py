@@ -1,7 +1,7 @@
-"""water2wine, drawn: a scene is a few numbers, and the numbers become a picture.
+"""water2wine, drawn: a scene is a few numbers, and `render` makes a picture of them.
 
-Photographs cannot say what the right translation would have been. A drawing can: the
-same scene with the other liquid is its *counterfactual*, and every picture here has one.
+For a photograph nobody knows the right translation. For a drawing we do: it is the same scene
+with the other liquid, its *counterfactual*.
 
     scene = sample_scene(np.random.default_rng(0), "water")
     picture, liquid_mask, glass_mask = render(scene, 64)
@@ -20,13 +20,13 @@ from cyclegan_lib.errors import UserError
 
 LIQUIDS = ("water", "wine")
 GLASSES = ("tumbler", "wineglass")
-
-
 TILT = 0.14  # circles are drawn as ellipses this flat: the camera looks slightly down
 SUPERSAMPLING = 2  # on top of the analytic edges, for lines thinner than a pixel
 WATER, WATER_SURFACE = np.array([0.66, 0.85, 0.97]), np.array([0.86, 0.95, 1.00])
 WINE, WINE_THIN = np.array([0.30, 0.01, 0.07]), np.array([0.66, 0.06, 0.17])
 WHITE, BLACK = np.ones(3), np.zeros(3)
+WOOD, STEEL = (0.075, 0.55), (0.60, 0.08)  # hue and saturation of a table
+LIGHT_WALL, DARK_WALL = ((0.02, 0.20), (0.66, 0.96)), ((0.15, 0.55), (0.08, 0.34))  # limits of saturation and value
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     Raises:
         UserError: for an unknown liquid or a probability outside [0, 1].
     """
-    if glass_confounding is None:
-        glass_confounding = confounding
+    glass_confounding = confounding if glass_confounding is None else glass_confounding
     if liquid not in LIQUIDS:
         raise UserError(f"liquid must be one of {', '.join(LIQUIDS)}, not {liquid!r}")
     for name, value in [("confounding", confounding), ("glass_confounding", glass_confounding)]:
@@ -75,20 +74,9 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     is_water = liquid == "water"
     light_background = is_water == (rng.random() < confounding)
     tumbler = is_water == (rng.random() < glass_confounding)
-    uniform = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
-
-    hue = uniform(0, 1)
-    if light_background:
-        saturation, value = uniform(0.02, 0.20), uniform(0.66, 0.96)
-    else:
-        saturation, value = uniform(0.15, 0.55), uniform(0.08, 0.34)
-    top = colorsys.hsv_to_rgb(hue, saturation, value)
-    fade = uniform(0.75, 1.15)
-    bottom = tuple(min(1.0, channel * fade) for channel in top)
-    wood = rng.random() < 0.5
-    table_hue, table_saturation = (0.075, 0.55) if wood else (0.60, 0.08)
-    table = colorsys.hsv_to_rgb(table_hue, table_saturation, uniform(0.30, 0.62))
+    uniform = rng.uniform
     return Scene(
+        **_colours(rng, LIGHT_WALL if light_background else DARK_WALL),
         liquid=liquid,
         glass="tumbler" if tumbler else "wineglass",
         fill=uniform(0.45, 0.85),
@@ -96,17 +84,22 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
         foot_y=uniform(0.85, 0.92),
         height=uniform(0.46, 0.60) if tumbler else uniform(0.58, 0.74),
         radius=uniform(0.30, 0.36) if tumbler else uniform(0.25, 0.30),
-        background_top=top,
-        background_bottom=bottom,
-        table=table,
         table_y=uniform(0.66, 0.78),
         light=-1 if rng.random() < 0.5 else 1,
         highlight=uniform(0.7, 1.0),
     )
 
 
+def _colours(rng, wall):
+    """Random colours of a wall and a table, as arguments of `Scene`."""
+    hue, saturation, value = rng.uniform(0, 1), rng.uniform(*wall[0]), rng.uniform(*wall[1])
+    top, fade = colorsys.hsv_to_rgb(hue, saturation, value), rng.uniform(0.75, 1.15)
+    table = colorsys.hsv_to_rgb(*(WOOD if rng.random() < 0.5 else STEEL), rng.uniform(0.30, 0.62))
+    return dict(background_top=top, background_bottom=tuple(min(1.0, channel * fade) for channel in top), table=table)
+
+
 def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
-    """A scene in the middle of the picture, with what an explorer's controls say.
+    """A scene in the middle of the picture, for notebooks and widgets with controls.
 
     Args:
         brightness: of the wall, 0: black, 1: white.
@@ -117,7 +110,7 @@ def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid=
     return Scene(
         liquid=liquid, glass=glass, fill=fill, x=0.5, foot_y=0.88, height=height, radius=radius,
         background_top=wall, background_bottom=tuple(0.95 * channel for channel in wall),
-        table=colorsys.hsv_to_rgb(0.075, 0.55, 0.46), table_y=0.72, light=1, highlight=0.85,
+        table=colorsys.hsv_to_rgb(*WOOD, 0.46), table_y=0.72, light=1, highlight=0.85,
     )  # fmt: skip
 
 
@@ -161,7 +154,7 @@ class _Canvas:
         self.colour = np.zeros((pixels, pixels, 3), np.float32)
 
     def paint(self, colour, opacity):
-        """Lay a colour over what is there, where `opacity` (pixels, pixels) says."""
+        """Blend a colour into the picture, by `opacity` (pixels, pixels)."""
         self.colour += opacity[..., None].astype(np.float32) * (colour - self.colour)
 
     def cover(self, distance):
@@ -206,17 +199,14 @@ class _Glass:
         return np.maximum(profile * self.radius - thickness, 1e-3)
 
     def solid(self, low, high, thickness=0.0):
-        """The bowl between two heights, closed by an ellipse at either end.
-
-        Returns the signed distance to it, and how far across it a pixel lies (±1: edges).
-        """
+        """The bowl between two heights: its signed distance, and how far across it a pixel lies (±1: edges)."""
         r = self.half_width(self.t, thickness)
         step = 1e-3
         rise = self.half_width(self.t + step, thickness) - self.half_width(self.t - step, thickness)
         lean = np.sqrt(1 + (rise / (2 * step * self.scene.height)) ** 2)
         beyond = np.maximum(low - self.t, self.t - high) * self.scene.height
         distance = np.maximum((np.abs(self.dx) - r) / lean, beyond)
-        for height in (low, high):
+        for height in (low, high):  # each end is an ellipse
             distance = np.minimum(distance, self.level(height, thickness))
         return distance, self.dx / r
 
@@ -254,10 +244,7 @@ def _draw_room(canvas, scene):
 
 
 def _draw_liquid(canvas, scene, room, glass):
-    """Water shows the room behind it, upside down and a little blue; wine swallows it.
-
-    Returns the liquid's mask (pixels, pixels).
-    """
+    """Water shows the room behind it, upside down and a little blue; wine hides it. Returns the liquid's mask."""
     low = 0.09 if glass.is_tumbler else 0.455
     surface = low + scene.fill * (0.93 - low)
     distance, across = glass.solid(low, surface, glass.wall)

@@ -3,11 +3,15 @@
 Pictures are (N, C, H, W) in [-1, 1], so an error of 2 is the whole range.
 """
 
+import json
+
 import torch
 import torch.nn.functional as F
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
 from cyclegan_lib.datasets import load_split, to_signed
+from cyclegan_lib.files import write_atomic
+from cyclegan_lib.trainer import Hook
 from cyclegan_lib.water2wine.dataset import read_scenes
 from cyclegan_lib.water2wine.scenes import counterfactual, render
 from torchvision.transforms.v2 import functional as TF
@@ -16,11 +20,9 @@ SCORES = ("liquid_error", "background_error", "glass_error", "success_rate")
 
 
 class Water2WineTest:
-    """Test pictures of water2wine with the answers: what each translation should have been.
+    """The test pictures of a drawn data set at `size` (H, W), and the answers to them.
 
-    Args:
-        root: a folder that `scenes.write_dataset` wrote.
-        size: (H, W) of the pictures.
+    `real`, `target` and the masks `liquid` and `glass` are {"A", "B"} each; `target["A"]` is in domain B.
     """
 
     def __init__(self, root, size=(64, 64), channels=3):
@@ -31,12 +33,12 @@ class Water2WineTest:
             names = sorted(name for name in scenes if name.startswith(f"test{domain}/"))
             self.real[domain] = load_split(root, f"test{domain}", size, channels)
             answers = [render(counterfactual(scenes[name]), max(size)) for name in names]
-            target, liquid, glass = (self._fit(torch.stack(layer)) for layer in zip(*answers, strict=True))
+            target, liquid, glass = (self._resized(torch.stack(layer)) for layer in zip(*answers, strict=True))
             target = to_signed(((target + 1) * 127.5).round())  # in 8 bits, as the files are
             self.target[domain], self.liquid[domain], self.glass[domain] = target, liquid, glass
 
-    def _fit(self, layer):
-        """Scenes are drawn square and in colour; other sizes and grey come from those."""
+    def _resized(self, layer):
+        """Scenes are drawn square and in colour; this gives them the size and channels of the test."""
         if layer.shape[1] == 3 and self.channels == 1:
             layer = TF.rgb_to_grayscale(layer)
         return F.interpolate(layer, self.size, mode="bilinear", antialias=True)
@@ -49,40 +51,31 @@ class Water2WineTest:
         `success_rate` is the share of pictures whose liquid is nearer to the counterfactual's
         than to the original's. All are means over the pictures of both directions.
         """
-        per_picture = [self._per_picture("A", fake_B), self._per_picture("B", fake_A)]
-        return {name: torch.cat([scores[name] for scores in per_picture]).mean().item() for name in SCORES}
-
-    def _per_picture(self, domain, fake):
-        real, target = self.real[domain], self.target[domain]
-        liquid, glass = self.liquid[domain], self.glass[domain]
+        parts = self.real, self.target, self.liquid, self.glass
+        fake, (real, target, liquid, glass) = torch.cat([fake_B, fake_A]), (torch.cat([p["A"], p["B"]]) for p in parts)
         to_target = weighted_l1(fake, target, liquid)
-        return {
+        per_picture = {
             "liquid_error": to_target,
             "background_error": weighted_l1(fake, target, (glass == 0).float()),
             "glass_error": weighted_l1(fake, target, outline(glass) * (1 - liquid)),
             "success_rate": (to_target < weighted_l1(fake, real, liquid)).float(),
         }
+        return {name: values.mean().item() for name, values in per_picture.items()}
+
+    def score_model(self, model):
+        """The scores of a `CycleGAN` on all test pictures."""
+        return self.scores(model.translate(self.real["A"], "AtoB")[0], model.translate(self.real["B"], "BtoA")[0])
 
     def baselines(self):
         """The same scores of doing nothing (`identity_…`) and of matching means (`mean_match_…`).
 
-        Matching means adds to every pixel the difference between the mean colours of the
-        training pictures of both sides.
+        The latter adds the difference between the mean colours of trainB and trainA to every pixel.
         """
-        mean = {
-            domain: load_split(self.root, f"train{domain}", self.size, self.channels).mean((0, 2, 3))[:, None, None]
-            for domain in "AB"
-        }
-        shift = mean["B"] - mean["A"]
-        fakes = {
-            "identity": (self.real["A"], self.real["B"]),
-            "mean_match": ((self.real["A"] + shift).clamp(-1, 1), (self.real["B"] - shift).clamp(-1, 1)),
-        }
-        return {
-            f"{baseline}_{name}": score
-            for baseline, fake in fakes.items()
-            for name, score in self.scores(*fake).items()
-        }
+        train = [load_split(self.root, f"train{domain}", self.size, self.channels) for domain in "AB"]
+        mean_A, mean_B = (pictures.mean((0, 2, 3))[:, None, None] for pictures in train)
+        A, B, shift = self.real["A"], self.real["B"], mean_B - mean_A
+        fakes = {"identity": (A, B), "mean_match": ((A + shift).clamp(-1, 1), (B - shift).clamp(-1, 1))}
+        return {f"{kind}_{name}": score for kind, fake in fakes.items() for name, score in self.scores(*fake).items()}
 
 
 def weighted_l1(a, b, weight):
@@ -94,3 +87,38 @@ def weighted_l1(a, b, weight):
 def outline(mask):
     """The edge of a mask (N, 1, H, W), two pixels wide: its dilation less its erosion."""
     return F.max_pool2d(mask, 3, 1, 1) + F.max_pool2d(-mask, 3, 1, 1)
+
+
+def score_table(scores):
+    """`scores.json` as a table: the translation beside doing nothing and matching the means."""
+    lines = [f"{'on the test pictures':22}{'CycleGAN':>10}{'do nothing':>12}{'match means':>13}"]
+    for name in SCORES:
+        nothing, means = scores[f"identity_{name}"], scores[f"mean_match_{name}"]
+        lines.append(f"{name:22}{scores[name]:10.3f}{nothing:12.3f}{means:13.3f}")
+    return "\n".join(lines)
+
+
+class Scores(Hook):
+    """Scores a finished training on water2wine. An observer, which stands after the hook that resumes.
+
+    `.scores` are the scores, the baselines and `seconds_training`; {} after any other training.
+    They are written to `scores.json`. A run that was finished already is not scored again.
+    """
+
+    def __init__(self, config):
+        self.path, self.scores = config.images_folder / "scores.json", {}
+
+    def start(self, trainer):
+        self.was_finished = not trainer.stopped
+
+    def end(self, trainer):
+        if trainer.stopped or not (trainer.data.root / "scenes.json").is_file():
+            return
+        if self.was_finished and self.path.is_file():
+            self.scores = json.loads(self.path.read_text())
+            return
+        test = Water2WineTest(trainer.data.root, trainer.config.size, trainer.config.channels)
+        scores = test.score_model(trainer.model) | test.baselines()
+        self.scores = scores | {"seconds_training": round(trainer.seconds, 1)}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path, json.dumps(self.scores, indent=1) + "\n")

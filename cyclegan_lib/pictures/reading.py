@@ -1,0 +1,60 @@
+"""Picture files of any kind → Pillow images: 16 bits, transparency, EXIF rotation; too large ones are named."""
+
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from cyclegan_lib.errors import UserError
+
+# `open_upright` refuses such pictures by name; Pillow's warning would only come on top of it.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
+
+def read_picture(path, channels=3):
+    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright.
+
+    EXIF rotation is applied, transparency laid onto white, 16-bit values scaled to 8.
+
+    Raises:
+        UserError: naming the file, if it cannot be read to its end.
+    """
+    image = open_upright(path)
+    if is_transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB" if channels == 3 else "L")
+
+
+def is_transparent(image):
+    """Whether a Pillow image has an alpha channel, or a colour that stands for one."""
+    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+def open_upright(path):
+    """A picture file → Pillow image of 8 bits, in its own mode, upright. Raises as `read_picture`."""
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+                raise Image.DecompressionBombError
+            return _to_8_bits(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not a picture that Pillow can read") from None
+    except Image.DecompressionBombError:
+        raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
+    except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
+        raise UserError(f"{path}: cannot be read ({error})") from None
+
+
+def _to_8_bits(image):
+    """16-bit, 32-bit and float greys → "L"; Pillow's own conversion would clip them at 255."""
+    if not (image.mode == "F" or image.mode.startswith("I")):
+        return image
+    values = np.nan_to_num(np.asarray(image).astype(np.float64))
+    if image.mode == "F" and values.max(initial=0) <= 1:
+        values = values * 255
+    elif image.mode.startswith("I;16") or values.max(initial=0) > 255:
+        values = values / 257
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
