@@ -32,11 +32,7 @@ def write_checkpoint(path, model, facts, buffers=None):
     Raises:
         UserError: if it cannot be written, on a full disk, say.
     """
-    states = {name: network.state_dict() for name, network in model.networks.items()}
-    for name in OPTIMIZERS:
-        moments = getattr(model, name).state_dict()["state"]
-        states[name] = {f"{i}.{key}": value for i, state in moments.items() for key, value in state.items()}
-    random_states = {}
+    states, random_states = states_of(model), {}
     for rank, of_rank in enumerate(buffers or [buffers_of(model)]):
         for name, state in of_rank.items():
             states.setdefault(name, {})[str(rank)] = state["pictures"]
@@ -46,6 +42,15 @@ def write_checkpoint(path, model, facts, buffers=None):
     facts = {**facts, "scaler": model.scaler.state_dict(), "buffers": random_states, "hashes": hashes}
     tensors = {f"{part}.{key}": value for part, state in states.items() for key, value in state.items()}
     write_tensors(path, tensors, facts | {"sha256": hash_of_facts(facts)})
+
+
+def states_of(model):
+    """{part: {key: tensor}} of networks and optimisers."""
+    states = {name: network.state_dict() for name, network in model.networks.items()}
+    for name in OPTIMIZERS:
+        moments = getattr(model, name).state_dict()["state"]
+        states[name] = {f"{i}.{key}": value for i, state in moments.items() for key, value in state.items()}
+    return states
 
 
 def buffers_of(model):
