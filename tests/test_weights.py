@@ -219,6 +219,14 @@ def test_a_run_becomes_official_files_under_the_official_names(run_folder, tmp_p
         assert len(found) == (10 if isinstance(network, Discriminator) else 16)
 
 
+def test_a_norm_at_the_output_is_not_lost_without_a_word(tmp_path):
+    facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "instance"}
+    write_tensors(tmp_path / "G.safetensors", init_weights(Generator(3, 4, 1)).state_dict(), facts)
+    with pytest.raises(UserError, match="G.safetensors: G has a norm at its output"):
+        lib.export(tmp_path / "G.safetensors", "official", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_agrees_with_pytorch_at_three_sizes(run_folder, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     folder, model = run_folder

@@ -47,7 +47,7 @@ def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
 def fetch(url, folder, name="archive.zip"):
     """Download a file, with a bar. Returns its path in `folder`.
 
-    A connection that breaks off is not always noticed: look at what came before it is used.
+    A connection that breaks off is not always noticed: check the file before it is used.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url}: cannot be downloaded (it begins with neither http:// nor https://)")

@@ -159,8 +159,8 @@ def export(source, to, folder):
         the paths that were written.
 
     Raises:
-        UserError: as `load_generator`; if a file exists already, a package is missing, or a
-            network that was written gives other pictures.
+        UserError: as `load_generator`; if a file exists already, a package is missing, the format
+            cannot hold a network, or one that was written gives other pictures.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
     if to == "onnx" and missing:
@@ -168,6 +168,9 @@ def export(source, to, folder):
     path = weights_file(source)
     names = [name for name in OFFICIAL_FILES if holds(path, name) and (to == "official" or name.startswith("G_"))]
     networks = {name: load_network(path, name) for name in names} or {Path(source).stem: load_network(path)}
+    for name, network in networks.items():
+        if to == "official" and isinstance(network, Generator) and not isinstance(network.model[-2], torch.nn.Conv2d):
+            raise UserError(f"{path}: {name} has a norm at its output, and the official code has none; use --to onnx")
     renamed, ending = (OFFICIAL_FILES, "pth") if to == "official" else ({}, "onnx")
     targets = [Path(folder) / f"{renamed.get(name, name)}.{ending}" for name in networks]
     for target in filter(Path.exists, targets):
