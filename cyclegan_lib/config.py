@@ -96,7 +96,7 @@ class TrainConfig:
         if least is not None and (not least <= value <= most or (multiple_of and value % multiple_of)):
             multiple = f"a multiple of {multiple_of} from " if multiple_of else ""
             return f"--{name} must be {multiple}{least} to {most}, not {value}"
-        if "above" in facts and not facts["above"] < value <= most:
+        if "above" in facts and not facts["above"] < value < float("inf"):
             return f"--{name} must be a number above {facts['above']}, not {value}"
         return None
 

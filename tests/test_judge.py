@@ -22,14 +22,14 @@ def noise(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_the_distance_of_two_piles_is_scipys():
+def test_the_distance_of_two_samples_is_scipys():
     x, y = noise(3000), noise(1700, seed=1) ** 3 + 0.2
     assert judge.wasserstein(x, y) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), abs=2e-3)
     few, fewer = torch.tensor([0.0, 1, 2]), torch.tensor([0.5])
     assert judge.wasserstein(few, fewer) == pytest.approx(wasserstein_distance(few, fewer), abs=1e-3)
 
 
-def test_moving_a_pile_by_a_step_costs_that_step():
+def test_a_sample_moved_by_a_step_is_that_step_away():
     x = noise(200)
     assert judge.wasserstein(x, x[torch.randperm(200)]) == 0
     assert judge.wasserstein(x, x + 0.25) == pytest.approx(0.25, abs=1e-6)
@@ -178,7 +178,7 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
     assert run(checkpoint, "--data_root", tiny_root.parent, "--nearest", picture) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["distance", "to", "testB", "real", "A", "fake", "B", "trainB"]
-    assert len(lines) == 10 and lines[1].startswith("brightness") and "nearer to a training picture" in lines[-1]
+    assert len(lines) == 10 and lines[1].startswith("brightness") and "close to a training picture" in lines[-1]
     with Image.open(picture) as image:
         assert image.width > 300
 

@@ -223,7 +223,7 @@ def test_crops_refuse_what_cannot_be(tmp_path):
     with pytest.raises(UserError, match="no.png"):
         write_crops(tmp_path / "no.png", tmp_path / "small.png", tmp_path / "x")
     (tmp_path / "x").mkdir()
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="exists already"):
         write_crops(tmp_path / "small.png", tmp_path / "small.png", tmp_path / "x")
 
 

@@ -205,7 +205,7 @@ def test_a_result_is_not_overwritten_unless_told(tmp_path, run_folder, capsys):
     Image.fromarray(noise(20, 30)).save(tmp_path / "a.png")
     command = [tmp_path / "a.png", "--checkpoint", run_folder, "--output", tmp_path / "out"]
     assert [run(*command), run(*command), run(*command, "--overwrite")] == [0, 2, 0]
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 MEASURED = """

@@ -246,4 +246,4 @@ def test_the_command_exports_and_fails_in_one_line(run_folder, tmp_path, capsys)
     with pytest.raises(SystemExit) as ended:
         main(command)
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.startswith("error: ") and "is there already" in said and said.count("\n") == 1
+    assert ended.value.code == 2 and said.startswith("error: ") and "exists already" in said and said.count("\n") == 1

@@ -101,8 +101,7 @@ class Resume(Hook):
 
     def _refuse_a_newer_run(self, trainer):
         """Refuse to go on, or to begin, from before what another process has saved since this was made."""
-        config = self.config
-        if config.overwrite or config.start_from or (trainer.step and config.resume == "never"):
+        if trainer.step == 0 and (self.config.overwrite or self.config.start_from):
             return
         newest = folder.newest_whole(self.folder)[0] if self.saved or trainer.step else self._find()
         if newest and newest.step > max(trainer.step, self.saved.step if self.saved else 0):
