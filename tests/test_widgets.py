@@ -115,7 +115,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tiny_config, hook, monkeypat
     monkeypatch.setattr(training.plots, "picture_rows", fail)
     trainer = Trainer(tiny_config(), [hook(tiny_config())]).run()
     assert trainer.step == 9
-    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sample sheet (MemoryError: no room)"]
+    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sheet (MemoryError: no room)"]
 
 
 @pytest.mark.parametrize("norm", ["none", "instance"])
@@ -141,13 +141,13 @@ def test_live_training_draws_now_and_then_and_at_the_end(tiny_config, every, dra
 
     class Watch(Hook):
         def after_step(self, trainer):
-            pictures = live.curves.widget.value, live.samples.widget.value
+            pictures = [picture.widget.value for _, picture in live.panels]
             if pictures != self.last:
                 drawn.append(trainer.step)
             self.last = pictures
 
         def start(self, trainer):
-            self.last = live.curves.widget.value, live.samples.widget.value
+            self.last = [picture.widget.value for _, picture in live.panels]
 
         def end(self, trainer):
             self.after_step(trainer)
