@@ -69,6 +69,12 @@ def test_minutes_become_steps(controls, monkeypatch):
     assert controls.config().max_steps == 240
 
 
+def test_water2wine_is_drawn_before_it_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr("cyclegan_lib.runs.timing.seconds_per_step", lambda trainer: 1)
+    assert TrainingControls(tmp_path / "data", tmp_path).config().max_steps == 120
+    assert (tmp_path / "data" / "water2wine" / "scenes.json").is_file()
+
+
 # A training is drawn
 
 

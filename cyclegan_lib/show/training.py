@@ -11,7 +11,7 @@ import torch
 
 from cyclegan_lib.config import demo_config
 from cyclegan_lib.files import write_atomic
-from cyclegan_lib.pictures.check import GENERATED
+from cyclegan_lib.pictures.check import GENERATED, prepare_dataset
 from cyclegan_lib.runs.folder import remove_run
 from cyclegan_lib.runs.log import FLUSH_STEPS, read_curves
 from cyclegan_lib.runs.timing import fit
@@ -155,8 +155,8 @@ class TrainingControls:
         """A `TrainConfig`: the demo's, with what the controls say.
 
         Runs are named after the data set and the last layer. One of the same settings continues, if it
-        was stopped; others are replaced. Minutes become steps by timing ten of them, unless the
-        number of `steps` is given.
+        was stopped; others are replaced. water2wine is drawn if it is missing. Minutes become steps by timing
+        ten of them, unless the number of `steps` is given.
         """
         name, norm, side = self.dataset.value, self.output_norm.value, self.pixels.value
         config = demo_config(
@@ -166,4 +166,5 @@ class TrainingControls:
         )  # fmt: skip
         if steps is None and self.unit.value == "epochs":
             return replace(config, num_epochs=max(1, round(self.amount.value)))
+        prepare_dataset(self.data_root, name, side)
         return fit(config, steps=steps, minutes=self.amount.value)
