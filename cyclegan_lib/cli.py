@@ -5,12 +5,13 @@ Options stand here and what the commands do stands in the rooms: so `--help` nee
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import os
 from contextlib import contextmanager
 from pathlib import Path
 
-from cyclegan_lib.config import DEVICES, DIRECTIONS, PRECISIONS, TrainConfig
+from cyclegan_lib.config import DEVICES, PRECISIONS, TrainConfig
 from cyclegan_lib.errors import UserError
 
 GONE = {
@@ -58,181 +59,121 @@ def within(kind, least, most, multiple_of=None):
     return convert
 
 
-def data_root(parser):
-    parser.add_argument("--data_root", type=Path, default=Path("data"), help="the folder of data sets")
-
-
-def new_dataset(parser, default):
-    name = dict(default=default, help="the new folder's name") if default else dict(required=True, help="its name")
-    parser.add_argument("--dataset_name", **name)
-    data_root(parser)
-
-
-def seed(parser, what):
-    parser.add_argument("--seed", type=within(int, 0, 2**31), default=0, help=f"decides {what}")
-
-
-def device(parser, default="auto"):
-    parser.add_argument("--device", choices=DEVICES, default=default, help="where to compute")
-
-
-def direction(parser):
-    parser.add_argument("--direction", choices=DIRECTIONS, default="AtoB", help="a single file has but one")
-
-
-def train(parser):
-    for option in dataclasses.fields(TrainConfig):
-        if option.metadata.get("command_line", True):
-            names = ("help", "choices", "type")
-            arguments = {key: option.metadata[key] for key in names if key in option.metadata}
-            if option.default is False:
-                arguments["action"] = "store_true"
-            else:
-                arguments.setdefault("type", type(option.default))
-            parser.add_argument(f"--{option.name}", default=option.default, **arguments)
-    for name, instead in GONE.items():
-        parser.add_argument(name, nargs="?", action=Gone, instead=instead, help=argparse.SUPPRESS)
-
-
 class Gone(argparse.Action):
     """An option that is no more: an error that says what to do instead."""
 
-    def __init__(self, *args, instead, **kwargs):
-        super().__init__(*args, default=argparse.SUPPRESS, **kwargs)
-        self.instead = instead
-
     def __call__(self, parser, namespace, values, option_string=None):
-        parser.error(f"{option_string} is gone: {self.instead}")
+        parser.error(f"{option_string} is gone: {GONE[option_string]}")
 
 
-def translate(parser):
-    parser.add_argument("pictures", nargs="+", type=Path, help="pictures, or folders of pictures")
-    parser.add_argument(
-        "--checkpoint", required=True, help="saved_models/<run_name>, a checkpoint of it, a generator's file, or the "
-        "name of official weights: horse2zebra, say",
-    )  # fmt: skip
-    direction(parser)
-    parser.add_argument("--output", type=Path, required=True, help="the folder for the results; names are kept")
-    parser.add_argument("--side_by_side", action="store_true", help="the original and its translation in one picture")
-    parser.add_argument("--cycle", action="store_true", help="the original, its translation, and that translated back")
-    parser.add_argument("--overwrite", action="store_true", help="replace results that are there already")
-    parser.add_argument("--batch_size", type=within(int, 1, 10**4), default=8, help="pictures of one size together")
-    parser.add_argument("--memory", type=within(float, 1, 10**4), default=4.0, help="GB that a large picture may take")
-    device(parser)
+argument = dict  # what `add_argument` takes, by its names
+whole, real = functools.partial(within, int), functools.partial(within, float)
+size = functools.partial(argument, help="pixels of a picture's side")
+CHECKPOINT = argument(help="saved_models/<run_name>, a checkpoint, a generator's file, or official weights by name")
+NEW = argument(default="mine", help="the new folder's name")
+DATA_ROOT = argument(type=Path, default=Path("data"), help="the folder of data sets")
+SEED = argument(type=whole(0, 2**31), default=0, help="decides everything that is random")
+DEVICE = argument(choices=DEVICES, default="auto", help="where to compute")
+DIRECTION = argument(choices=("AtoB", "BtoA"), default="AtoB", help="a single generator has but one")
+TRAIN = argument(type=whole(1, 10**6), default=400, help="training pictures of each side")
+TEST = argument(type=whole(1, 10**6), default=100, help="test pictures of each side")
+OVERWRITE = argument(action="store_true", help="replace what is there already")
+SHARE = real(0, 1)
 
 
-def check(parser):
-    parser.add_argument("folder", type=Path, help="data/mine, say")
+def train_options():
+    """An option for each of `TrainConfig`'s that is one of the command line; and those that are gone."""
+    options = {}
+    for option in dataclasses.fields(TrainConfig):
+        if option.metadata.get("command_line", True):
+            facts = {key: option.metadata[key] for key in ("help", "choices", "type") if key in option.metadata}
+            kind = {"action": "store_true"} if option.default is False else {"type": type(option.default)}
+            options[f"--{option.name}"] = {"default": option.default, **kind, **facts}
+    hidden = dict(nargs="?", action=Gone, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
+    return options | dict.fromkeys(GONE, hidden)
 
 
-def collect(parser):
-    parser.add_argument("source_A", type=Path, help="a folder or zip with the pictures of one kind")
-    parser.add_argument("source_B", type=Path, help="and with those of the other kind")
-    new_dataset(parser, None)
-    share = within(float, 0, 1)
-    parser.add_argument("--test_share", type=share, default=0.1, help="of each side, kept for testing")
-    seed(parser, "which are kept for testing")
-
-
-def crops(parser):
-    parser.add_argument("picture_A", type=Path, help="a photograph, say")
-    parser.add_argument("picture_B", type=Path, help="a painting, say")
-    new_dataset(parser, "mine")
-    numbers(parser, "crops of each picture")
-    parser.add_argument("--size", type=within(int, 8, 4096), default=128, help="side of a crop in pixels")
-    seed(parser, "every crop")
-
-
-def numbers(parser, what):
-    parser.add_argument("--num_train", type=within(int, 1, 10**6), default=400, help=f"training {what}")
-    parser.add_argument("--num_test", type=within(int, 1, 10**6), default=100, help=f"test {what}")
-
-
-def download(parser):
-    parser.add_argument("dataset_name", help="horse2zebra or another data set of the paper; or any name, with a --url")
-    parser.add_argument("--url", default=None, help="the address of a zip with trainA, trainB, testA and testB in it")
-    data_root(parser)
-
-
-def scenes(parser):
-    new_dataset(parser, "water2wine")
-    numbers(parser, "pictures of each liquid")
-    parser.add_argument("--size", type=within(int, 8, 4096), default=64, help="side of a picture in pixels")
-    share = within(float, 0, 1)
-    parser.add_argument(
-        "--confounding", type=share, default=0.5, help="probability that glass and background follow the liquid"
-    )
-    parser.add_argument("--glass_confounding", type=share, default=None, help="of the glass (default: the same)")
-    seed(parser, "every scene")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
-
-
-def floor(parser):
-    parser.add_argument("folder", type=Path, help="a data set with trainA and trainB, or any folder of pictures")
-    parser.add_argument("--size", type=within(int, 1, 4096), default=64, help="pictures are resized to this side")
-    parser.add_argument("--limit", type=within(int, 1, 10**6), default=200, help="pictures of a side, at most")
-
-
-def ablation(parser):
-    parser.add_argument("--experiments", nargs="+", default=None, help="which of them (default: those of notebook 05)")
-    parser.add_argument("--arms", nargs="+", default=None, help="only these arms (default: all)")
-    parser.add_argument("--seeds", type=within(int, 1, 100), default=None, help="seeds an arm (default: its own)")
-    parser.add_argument("--steps", type=within(int, 1, 10**7), default=500, help="training steps of a run")
-    parser.add_argument("--size", type=within(int, 24, 4096, 4), default=64, help="side of the pictures in pixels")
-    parser.add_argument("--batch_size", type=within(int, 1, 10**4), default=4, help="pictures of each side in a step")
-    parser.add_argument("--dataset_name", default="water2wine", help="other data get the two main arms alone")
-    data_root(parser)
-    parser.add_argument("--output", type=Path, default=None, help="the folder of the tables (default: by experiment)")
-    parser.add_argument("--work", type=Path, default=None, help="where runs are kept (default: runs/<output>)")
-    device(parser, "cpu")
-    parser.add_argument("--precision", default="fp32", choices=PRECISIONS, help="fp32, which every machine has")
-    jobs = within(int, 1, 256)
-    parser.add_argument("--jobs", type=jobs, default=os.cpu_count(), help="runs side by side, on CPUs a thread each")
-
-
-def judge(parser):
-    parser.add_argument("checkpoint", help="saved_models/<run_name>, a checkpoint of it, a file, or official weights")
-    direction(parser)
-    parser.add_argument("--dataset", type=Path, default=None, help="the data set's folder (default: the run's own)")
-    parser.add_argument(
-        "--size", type=within(int, 8, 4096, 4), default=None, help="pixels a side (default: those of the training)"
-    )
-    data_root(parser)
-    parser.add_argument("--limit", type=within(int, 2, 10**6), default=500, help="pictures at most of each pile")
-    parser.add_argument("--kid", action="store_true", help="KID and FID too (needs torchmetrics; downloads 90 MB once)")
-    parser.add_argument("--nearest", type=Path, default=None, help="a .png of fakes and the training pictures nearest")
-    device(parser)
-
-
-def export(parser):
-    parser.add_argument("source", help="saved_models/<run_name>, a checkpoint, a file, or a name of official weights")
-    parser.add_argument("--to", choices=("official", "onnx"), required=True, help="the format")
-    parser.add_argument("--output", type=Path, default=Path("exported"), help="the folder that they are written to")
-
-
-def page(parser):
-    parser.add_argument(
-        "--ablation", type=Path, default=Path("data/ablation"),
-        help="the experiment's folder; training.gif is written there, too",
-    )  # fmt: skip
-    parser.add_argument("--output", type=Path, default=Path("data/explorer.html"), help="the page to write")
-
-
-# {command: (its options, the module whose `command(args)` does it, what it is)}
+# {command: (the module whose `command(args)` does it, what it does, its options)}
 COMMANDS = {
-    "train": (train, "train", "train a CycleGAN"),
-    "translate": (translate, "pictures.translate", "translate pictures of any size"),
-    "check": (check, "pictures.check", "read every picture of a data set, and warn of what tells A from B"),
-    "collect": (collect, "pictures.collect", "make a data set of two folders, or zips, of pictures"),
-    "crops": (crops, "pictures.crops", "cut two large pictures into a data set"),
-    "download": (download, "pictures.download", "fetch a data set of the paper"),
-    "scenes": (scenes, "water2wine.dataset", "draw the data set water2wine"),
-    "floor": (floor, "study.floor", "what no generator with an InstanceNorm at its output can do"),
-    "ablation": (ablation, "study.ablation", "the experiment: with a norm at the output, and without"),
-    "judge": (judge, "show.judge", "judge translations of photographs, which have no right answer"),
-    "export": (export, "pictures.weights", "write networks for the official code or ONNX"),
-    "page": (page, "show.page", "write the explorer as one HTML page"),
-}
+    "train": ("train", "train a CycleGAN", train_options()),
+    "translate": ("pictures.translate", "translate pictures of any size", {
+        "pictures": argument(nargs="+", type=Path, help="pictures, or folders of pictures"),
+        "--checkpoint": CHECKPOINT | {"required": True}, "--direction": DIRECTION,
+        "--output": argument(type=Path, required=True, help="the folder for the results; names are kept"),
+        "--side_by_side": argument(action="store_true", help="the original and its translation in one picture"),
+        "--cycle": argument(action="store_true", help="the original, its translation, and that translated back"),
+        "--overwrite": OVERWRITE,
+        "--batch_size": argument(type=whole(1, 10**4), default=8, help="pictures of one size that go together"),
+        "--memory": argument(type=real(1, 10**4), default=4.0, help="GB that a large picture may take"),
+        "--device": DEVICE,
+    }),
+    "check": ("pictures.check", "read every picture of a data set, and warn of what tells A from B", {
+        "folder": argument(type=Path, help="data/mine, say"),
+    }),
+    "collect": ("pictures.collect", "make a data set of two folders, or zips, of pictures", {
+        "source_A": argument(type=Path, help="a folder or zip with the pictures of one kind"),
+        "source_B": argument(type=Path, help="and with those of the other kind"),
+        "--dataset_name": argument(required=True, help="the new folder's name"),
+        "--data_root": DATA_ROOT, "--seed": SEED,
+        "--test_share": argument(type=SHARE, default=0.1, help="of each side, kept for testing"),
+    }),
+    "crops": ("pictures.crops", "cut two large pictures into a data set", {
+        "picture_A": argument(type=Path, help="a photograph, say"),
+        "picture_B": argument(type=Path, help="a painting, say"),
+        "--size": size(type=whole(8, 4096), default=128), "--num_train": TRAIN, "--num_test": TEST,
+        "--dataset_name": NEW, "--data_root": DATA_ROOT, "--seed": SEED,
+    }),
+    "download": ("pictures.download", "fetch a data set of the paper", {
+        "dataset_name": argument(help="horse2zebra or another data set of the paper; or any name, with a --url"),
+        "--url": argument(help="the address of a zip with trainA, trainB, testA and testB in it"),
+        "--data_root": DATA_ROOT,
+    }),
+    "scenes": ("water2wine.dataset", "draw the data set water2wine", {
+        "--size": size(type=whole(8, 4096), default=64), "--num_train": TRAIN, "--num_test": TEST,
+        "--confounding": argument(type=SHARE, default=0.5, help="probability that glass and wall follow the liquid"),
+        "--glass_confounding": argument(type=SHARE, help="the same for the glass alone (default: as --confounding)"),
+        "--dataset_name": NEW | {"default": "water2wine"}, "--data_root": DATA_ROOT, "--seed": SEED,
+        "--overwrite": OVERWRITE,
+    }),
+    "floor": ("study.floor", "what no generator with an InstanceNorm at its output can do", {
+        "folder": argument(type=Path, help="a data set with trainA and trainB, or any folder of pictures"),
+        "--size": size(type=whole(1, 4096), default=64),
+        "--limit": argument(type=whole(1, 10**6), default=200, help="pictures of a side, at most"),
+    }),
+    "ablation": ("study.ablation", "the experiment: with a norm at the output, and without", {
+        "--experiments": argument(nargs="+", help="which of them (default: those of notebook 05)"),
+        "--arms": argument(nargs="+", help="only these arms (default: all)"),
+        "--seeds": argument(type=whole(1, 100), help="seeds an arm (default: the experiment's)"),
+        "--steps": argument(type=whole(1, 10**7), default=500, help="training steps of a run"),
+        "--size": size(type=whole(24, 4096, 4), default=64),
+        "--batch_size": argument(type=whole(1, 10**4), default=4, help="pictures of each side in a step"),
+        "--dataset_name": argument(default="water2wine", help="other data get the two main arms alone"),
+        "--data_root": DATA_ROOT,
+        "--output": argument(type=Path, help="the folder of the tables (default: by experiment)"),
+        "--work": argument(type=Path, help="where runs are kept (default: runs/<output>)"),
+        "--device": DEVICE | {"default": "cpu"},
+        "--precision": argument(default="fp32", choices=PRECISIONS, help="fp32, which every machine has"),
+        "--jobs": argument(type=whole(1, 256), default=os.cpu_count(), help="runs side by side, a CPU thread each"),
+    }),
+    "judge": ("show.judge", "judge translations of photographs, which have no right answer", {
+        "checkpoint": CHECKPOINT, "--direction": DIRECTION,
+        "--dataset": argument(type=Path, help="the data set's folder (default: the run's own)"),
+        "--size": size(type=whole(8, 4096, 4)), "--data_root": DATA_ROOT,
+        "--limit": argument(type=whole(2, 10**6), default=500, help="pictures of a side, at most"),
+        "--kid": argument(action="store_true", help="KID and FID too (needs torchmetrics; downloads 90 MB once)"),
+        "--nearest": argument(type=Path, help="a .png of fakes and the training pictures nearest to them"),
+        "--device": DEVICE,
+    }),
+    "export": ("pictures.weights", "write networks for the official code or ONNX", {
+        "source": CHECKPOINT,
+        "--to": argument(choices=("official", "onnx"), required=True, help="the format"),
+        "--output": argument(type=Path, default=Path("exported"), help="the folder that they are written to"),
+    }),
+    "page": ("show.page", "write the explorer as one HTML page", {
+        "--ablation": argument(type=Path, default=Path("data/ablation"), help="the experiment; a GIF goes there"),
+        "--output": argument(type=Path, default=Path("data/explorer.html"), help="the page to write"),
+    }),
+}  # fmt: skip
 
 
 def parse(argv=None):
@@ -240,9 +181,10 @@ def parse(argv=None):
     parser = Parser(prog="cyclegan", description="CycleGAN to learn from. COMMAND --help lists a command's options.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     parsers = {}
-    for name, (add_options, _, what) in COMMANDS.items():
+    for name, (_, what, options) in COMMANDS.items():
         parsers[name] = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
-        add_options(parsers[name])
+        for option, arguments in options.items():
+            parsers[name].add_argument(option, **arguments)
     args = parser.parse_args(argv)
     name = vars(args).pop("command")
     return name, args, parsers[name]
@@ -257,6 +199,6 @@ def main(argv=None):
     """The command. A room's `command(args)` returns its exit code, or None."""
     name, args, parser = parse(argv)
     with parser.one_line_errors():
-        code = importlib.import_module(f"cyclegan_lib.{COMMANDS[name][1]}").command(args)
+        code = importlib.import_module(f"cyclegan_lib.{COMMANDS[name][0]}").command(args)
     if code:
         raise SystemExit(code)

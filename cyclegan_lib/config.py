@@ -10,8 +10,6 @@ OUTPUT_NORMS = ("none", "instance", "instance_affine", "batch")
 GAN_MODES = ("lsgan", "vanilla")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DIRECTIONS = ("AtoB", "BtoA")
-RESUME = ("never", "auto")
 
 
 def option(default, help, **facts):  # noqa: A002  (argparse's word)
@@ -19,10 +17,9 @@ def option(default, help, **facts):  # noqa: A002  (argparse's word)
 
     Args:
         facts: what the value must be: `choices`, `least` and `most`, `above`, `multiple_of`, `is_name`;
-            `type`, where the default does not show it;
-            `command_line=False`, for what only experiments change;
-            `on_resume`, if it differs from the checkpoint's: "refuse", "ignore" or "warn" (the default);
-            "place" marks options that say where a run lies and how it begins.
+            `type`, where the default does not show it; `command_line=False`, for what only experiments change.
+            `on_resume` is read by `runs.resume`. It says what to do if the value differs from the checkpoint's:
+            "refuse", "ignore" or "warn" (the default). Options marked "place" are not compared.
     """
     return field(default=default, metadata={"help": help, **facts})
 
@@ -32,7 +29,7 @@ class TrainConfig:
     """A training run. Every field is a command-line option too, unless it says otherwise.
 
     The first nine have the names and the defaults of the student's script, and these are the
-    paper's but for the batch size (1 in the paper). The defaults of the others are the paper's too.
+    paper's but for the batch size (1 in the paper). Defaults of other options that the paper speaks of are the paper's.
     """
 
     start_from: int = option(0, "continue after this epoch's checkpoint; 0: do not", least=0, on_resume="place")
@@ -61,12 +58,16 @@ class TrainConfig:
     checkpoint_interval: int = option(10, "epochs between checkpoints; 0: at the end", least=0, on_resume="ignore")
     checkpoint_minutes: float = option(0.0, "minutes between checkpoints; 0: none", least=0, on_resume="ignore")
     keep_checkpoints: int = option(0, "epochs' checkpoints that are kept; 0: all", least=0, on_resume="ignore")
-    max_steps: int | None = option(None, "end after so many steps (default: no limit)", type=int, least=1)
+    max_steps: int | None = option(
+        None, "end after so many steps, lr decayed by then (default: all)", type=int, least=1
+    )
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path, on_resume="place")
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path, on_resume="place")
     run_name: str | None = option(None, "default: the data set's", type=str, is_name=True, on_resume="place")
-    resume: str = option("never", "auto: continue from the newest checkpoint", choices=RESUME, on_resume="place")
-    overwrite: bool = option(False, "replace an earlier run; with --resume auto, if settings differ", on_resume="place")
+    resume: str = option(
+        "never", "auto: continue from the newest checkpoint", choices=("never", "auto"), on_resume="place"
+    )
+    overwrite: bool = option(False, "replace an earlier run (resuming: one of other settings)", on_resume="place")
     device: str = option("auto", "auto: cuda, mps or cpu, the first there is", choices=DEVICES)
     tensorboard: bool = option(False, "write the losses for TensorBoard too", on_resume="ignore")
 
@@ -95,7 +96,7 @@ class TrainConfig:
         if least is not None and (not least <= value <= most or (multiple_of and value % multiple_of)):
             multiple = f"a multiple of {multiple_of} from " if multiple_of else ""
             return f"--{name} must be {multiple}{least} to {most}, not {value}"
-        if "above" in facts and not facts["above"] < value <= most:
+        if "above" in facts and not facts["above"] < value < float("inf"):
             return f"--{name} must be a number above {facts['above']}, not {value}"
         return None
 

@@ -44,7 +44,7 @@ class CycleGAN:
         adam = dict(lr=lr, betas=(0.5, 0.999), fused=self.device.type in ("cpu", "cuda"))
         self.optimizer_G = torch.optim.Adam(generators, **adam)
         self.optimizer_D = torch.optim.Adam(discriminators, **adam)
-        self.before_update = None  # a function of an optimiser's parameters, called once they have gradients
+        self.before_update = None  # called with an optimiser's parameters before it updates them; gradients are scaled
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @classmethod
@@ -79,8 +79,8 @@ class CycleGAN:
         """Update G_AB and G_BA. Returns the losses and the fakes, detached."""
         self.freeze_discriminators(True)  # their gradients are not needed here
         with self.autocast():
-            fake_B, idt_B = self.translate_and_keep(self.G_AB, real_A, real_B)
-            fake_A, idt_A = self.translate_and_keep(self.G_BA, real_B, real_A)
+            fake_B, idt_B = self.translate_with_identity(self.G_AB, real_A, real_B)
+            fake_A, idt_A = self.translate_with_identity(self.G_BA, real_B, real_A)
             rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
             adversarial = adversarial_loss(self.D_B(fake_B), True, self.gan_mode)
             adversarial = adversarial + adversarial_loss(self.D_A(fake_A), True, self.gan_mode)
@@ -105,7 +105,7 @@ class CycleGAN:
         self.update(self.optimizer_D, loss_A + loss_B)
         return (loss_A + loss_B).detach() / 2
 
-    def translate_and_keep(self, G, real, target):
+    def translate_with_identity(self, G, real, target):
         """(the translation of `real`, the identity picture of `target`, which is in G's domain already).
 
         Both go through the network as one batch, which is faster. InstanceNorm treats every
@@ -138,7 +138,7 @@ class CycleGAN:
     def autocast(self):
         if self.precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[self.precision])
 
     @torch.inference_mode()
     def translate(self, real, direction="AtoB", batch_size=16):
@@ -149,10 +149,10 @@ class CycleGAN:
         there, back = (self.G_AB, self.G_BA) if direction == "AtoB" else (self.G_BA, self.G_AB)
         for G in (there, back):
             G.eval()
-        pairs = [(fake := there(batch.to(self.device)), back(fake)) for batch in real.split(batch_size)]
+        fakes = [there(batch.to(self.device)) for batch in real.split(batch_size)]
+        recs = [back(fake) for fake in fakes]
         for G in (there, back):
             G.train()
-        fakes, recs = zip(*pairs, strict=True)
         return torch.cat(fakes).cpu(), torch.cat(recs).cpu()
 
     def sheet(self, real_A, real_B):

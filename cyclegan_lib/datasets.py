@@ -20,7 +20,7 @@ import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see the
 from cyclegan_lib.errors import UserError
 from torchvision.transforms.v2 import functional as TF
 
-LOAD_SCALE = 1.12  # training pictures are resized to this much more than the crop (256 → 286)
+LOAD_SCALE = 1.12  # training pictures are resized to this much more than the crop (256 → 287)
 MEMORY_BUDGET = 2 * 1024**3  # bytes of decoded training pictures kept; more are read from disk
 
 
@@ -95,6 +95,8 @@ def map_pictures(function, paths, description):
 def load_split(root, split, size, channels=3, limit=None, read=read_picture):
     """The pictures of "testA", say, resized and nothing else: (N, channels, H, W) in [-1, 1]."""
     paths = find_pictures(Path(root) / split)[:limit]
+    if not paths:
+        raise UserError(f"no pictures in {Path(root) / split}: put some there")
     load = functools.partial(load_picture, size=size, channels=channels, read=read)
     return to_signed(torch.stack(map_pictures(load, paths, f"reading {split}")))
 
@@ -113,7 +115,7 @@ class UnpairedDataset(Dataset):
     Sample number n is the same whenever and wherever it is asked for: nothing is drawn from a
     shared random state, so neither workers nor a resumed run need one. Number n is place
     n mod len in epoch n // len. An epoch is as long as the larger side; both sides are shuffled
-    again in each epoch, so no pair lasts.
+    again in each epoch, so no pair lasts. There is no last sample: n may be any number from 0 on.
 
     Pictures are resized to 1.12 × `size`, cropped at random and flipped half of the time, or
     without `augment` resized to `size` and left alone.

@@ -27,9 +27,10 @@ def make_output_norm(output_norm, channels):
     """The layers between the generator's last convolution and its tanh: a list of none or one.
 
     Args:
-        output_norm: "none" is right, and "instance" is the fault that this project is about;
-            "instance_affine" has a learned scale and shift, "batch" is a BatchNorm. Any other
-            norm is passed in as a function, channels → module.
+        output_norm: "none" is right. "instance" is the fault that this project is about: every
+            channel of every picture then has mean 0 before the tanh, so the generator cannot set
+            its brightness or its colour. "instance_affine" has a learned scale and shift, "batch"
+            is a BatchNorm. Any other norm is passed in as a function, channels → module.
     """
     if callable(output_norm):
         return [output_norm(channels)]

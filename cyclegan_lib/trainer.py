@@ -20,7 +20,7 @@ def learning_rate(config, step, total_steps, steps_per_epoch):
 
 
 class Hook:
-    """What stands around a training: a progress bar, a log, checkpoints, an experiment's surgery.
+    """Something that the trainer calls: a progress bar, a log, checkpoints, a change of the model half way.
 
     A hook may read everything of the trainer and call `trainer.stop()`. An *observer* changes
     nothing but its own files. An *intervention* changes the training, and its docstring says so.
@@ -43,20 +43,23 @@ class Hook:
 
 
 class Trainer:
-    """One training. `Trainer(config).run()` is all of it; nothing is printed and nothing is written.
+    """One training. `Trainer(config).run()` is all of it: it writes no file.
+
+    Options about checkpoints, samples and resuming are for the hooks in `runs` and `show`, which
+    `train.train` adds. Here they have no effect.
 
     Args:
         config: a `TrainConfig`.
         hooks: called in this order at each of their four moments.
         model: a `CycleGAN`, instead of the one that the config describes.
-        data: an `UnpairedDataset`, or what has its methods, instead of the config's.
+        data: an `UnpairedDataset`, or what has its length, `[n]` and `test`, instead of the config's.
         schedule: a function like `learning_rate`.
         processes: several processes that train together, see `runs.processes.Processes`. The
             trainer asks it for this process's share of a batch, and hands it the gradients
             before every update.
 
     Attributes:
-        step, epoch, total_steps, steps_per_epoch: where it is; `step` counts those that are done.
+        step, epoch, total_steps, steps_per_epoch: `step` counts the steps that are done.
         losses, lr: of the last step.
         seconds: how long the last `run` took.
         cleanup: an `ExitStack` for what a hook holds open. It is unwound after the training,
@@ -71,10 +74,10 @@ class Trainer:
         self.config, self.hooks, self.schedule, self.processes = config, list(hooks), schedule, processes
         self.model = CycleGAN.from_config(config) if model is None else model
         self.device = self.model.device
-        augment = not config.no_augment
-        self.data = data = data or UnpairedDataset(
-            config.dataset_folder, config.size, config.channels, config.seed, augment
-        )
+        if data is None:
+            settings = config.size, config.channels, config.seed, not config.no_augment
+            data = UnpairedDataset(config.dataset_folder, *settings)
+        self.data = data
         self.steps_per_epoch = math.ceil(len(data) / config.batch_size)
         self.total_steps = min(config.num_epochs * self.steps_per_epoch, config.max_steps or math.inf)
         self.step, self.losses, self.lr, self.seconds = 0, None, config.lr, 0.0
@@ -96,7 +99,7 @@ class Trainer:
         return next((hook for hook in self.hooks if isinstance(hook, kind)), None)
 
     def stop(self):
-        """End after this step."""
+        """Take no more steps."""
         self._is_to_stop = True
 
     def run(self):
@@ -105,6 +108,8 @@ class Trainer:
         with contextlib.ExitStack() as self.cleanup:
             self._call("start")
             for real_A, real_B in self._batches():
+                if self._is_to_stop:
+                    break
                 self.lr = self.schedule(self.config, self.step, self.total_steps, self.steps_per_epoch)
                 self.model.set_lr(self.lr)
                 self.losses = self._step(real_A, real_B)
@@ -112,8 +117,6 @@ class Trainer:
                 self._call("after_step")
                 if self.step % self.steps_per_epoch == 0:
                     self._call("after_epoch")
-                if self._is_to_stop:
-                    break
             self.seconds = time.perf_counter() - began
             self._call("end")
         return self

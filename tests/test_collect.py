@@ -130,6 +130,6 @@ def test_what_is_there_is_not_touched_and_names_do_not_climb(tmp_path, capsys):
     A, B = make_folder(tmp_path / "A", range(3)), make_folder(tmp_path / "B", range(20, 23))
     (tmp_path / "mine").mkdir()
     assert run(A, B, "--dataset_name", "mine", "--data_root", tmp_path) == 2
-    assert "mine is there already" in capsys.readouterr().err
+    assert "mine exists already" in capsys.readouterr().err
     assert run(A, B, "--dataset_name", "../out", "--data_root", tmp_path) == 2
     assert "not a path" in capsys.readouterr().err

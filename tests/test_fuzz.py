@@ -5,7 +5,6 @@ A little in the suite; for minutes with `--hypothesis-profile=torture`, as `make
 
 import io
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -15,13 +14,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cyclegan_lib.cyclegan import CycleGAN
-from cyclegan_lib.datasets import load_picture, read_picture
+from cyclegan_lib.datasets import load_picture
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import read_tensors
+from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator
+from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.weights import load_generator
-from cyclegan_lib.runs import folder as runs
-from cyclegan_lib.runs.checkpoint import load_checkpoint, save_checkpoint
+from cyclegan_lib.runs.checkpoint import is_count, read_checkpoint, write_checkpoint
+from cyclegan_lib.runs.folder import newest_whole
+from cyclegan_lib.runs.log import read_history
 
 
 @st.composite
@@ -104,13 +105,25 @@ def model():
     return model
 
 
+FACTS = {"channels": 3, "base_channels": 2, "num_residual": 1, "output_norm": "none"}
+
+
 @pytest.fixture(scope="module")
 def saved(folder, model):
     """A run's folder with two checkpoints."""
-    facts = {"channels": 3, "base_channels": 2, "num_residual": 1, "output_norm": "none"}
+    (folder / "run").mkdir()
     for step in (1, 2):
-        save_checkpoint(folder / "run" / f"epoch_{step}", model, {**facts, "step": step}, {"seed": 0})
+        write_checkpoint(folder / "run" / f"epoch_{step}.safetensors", model, {**FACTS, "step": step})
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def generators(folder, saved, model):
+    """{ending: the bytes of a file with the model's G_AB}."""
+    write_tensors(folder / "one.safetensors", model.G_AB.state_dict(), FACTS)
+    torch.save(model.G_AB.state_dict(), folder / "one.pth")
+    files = {"pth": "one.pth", "safetensors": "one.safetensors", "checkpoint.safetensors": "run/epoch_1.safetensors"}
+    return {ending: (folder / name).read_bytes() for ending, name in files.items()}
 
 
 # Fixtures are made once for all examples: each puts back what it changed.
@@ -130,60 +143,45 @@ def test_a_picture_is_read_or_named(folder, small_pictures_only, name, mutate):
             assert str(path) in str(error)
         else:
             assert image.mode == mode
-            assert load_picture(path, (8, 12), channels).shape == (channels, 8, 12)
+            assert load_picture(path, (8, 12), channels, read_picture).shape == (channels, 8, 12)
+
+
+def same(tensors, others):
+    return tensors.keys() == others.keys() and all(torch.equal(value, others[key]) for key, value in tensors.items())
 
 
 @fixtures_stay
-@given(name=st.sampled_from([*runs.FILES, "manifest.json"]), mutate=mutations())
-def test_no_changed_byte_of_a_checkpoint_is_missed(saved, model, name, mutate):
-    """But for those in the manifest that change nothing that it says."""
-    path = saved / "epoch_2" / name
-    before, manifest = path.read_bytes(), runs.read_checkpoint(path.parent)
+@given(mutate=mutations())
+def test_no_changed_byte_of_a_checkpoint_is_missed(saved, mutate):
+    """But for those in the header that change nothing that it says."""
+    path = saved / "epoch_2.safetensors"
+    before, (states, facts) = path.read_bytes(), read_checkpoint(path)
     try:
         path.write_bytes(mutate(before))
-        found, damaged = runs.newest_whole(saved)
-        if found.step == 2:
-            assert path.read_bytes() == before or (name == "manifest.json" and found == manifest)
+        newest, damaged = newest_whole(saved)
+        if newest.step == 2:
+            states_now, facts_now = read_checkpoint(path)
+            assert facts_now == facts and states_now.keys() == states.keys()
+            assert all(same(states_now[part], state) for part, state in states.items())
         else:
             [(where, reason)] = damaged.items()
-            assert where == path.parent and str(path) in reason and "\n" not in reason
+            assert where == path and str(path) in reason and "\n" not in reason
     finally:
         path.write_bytes(before)
 
 
 @fixtures_stay
-@given(name=st.sampled_from(runs.FILES), mutate=mutations())
-def test_a_checkpoint_without_a_manifest_is_loaded_or_named(folder, saved, model, name, mutate):
-    older = folder / "older"
-    if not older.exists():
-        shutil.copytree(saved / "epoch_1", older, ignore=lambda *_: ["manifest.json"])
-    path = older / name
-    before = path.read_bytes()
-    try:
-        path.write_bytes(mutate(before))
-        load_checkpoint(older, model)
-        runs.read_checkpoint(older).verify()
-    except UserError as error:
-        assert str(path) in str(error)
-    finally:
-        path.write_bytes(before)
-
-
-@fixtures_stay
-@given(ending=st.sampled_from(["safetensors", "pth"]), mutate=mutations())
-def test_a_generator_is_loaded_or_named(folder, saved, ending, mutate):
-    whole = folder / "whole.pth"
-    if not whole.exists():
-        torch.save(Generator(3, 2, 1).state_dict(), whole)
-    content = whole if ending == "pth" else saved / "epoch_1" / "G_AB.safetensors"
+@given(ending=st.sampled_from(["safetensors", "pth", "checkpoint.safetensors"]), mutate=mutations())
+def test_a_generator_is_loaded_or_named(folder, generators, model, ending, mutate):
     path = folder / f"changed.{ending}"
-    path.write_bytes(mutate(content.read_bytes()))
+    path.write_bytes(mutate(generators[ending]))
     try:
-        assert isinstance(load_generator(path), Generator)
-        if ending == "safetensors":
-            read_tensors(path)
+        G = load_generator(path)
     except UserError as error:
         assert str(path) in str(error)
+    else:
+        assert isinstance(G, Generator)
+        assert ending != "checkpoint.safetensors" or same(G.state_dict(), model.G_AB.state_dict())
 
 
 @fixtures_stay
@@ -193,6 +191,6 @@ def test_a_history_is_read_or_named(folder, mutate):
     rows = [{"step": step, "epoch": 1, "loss_G": 0.5, "identity": None} for step in range(1, 9)]
     path.write_bytes(mutate("".join(json.dumps(row) + "\n" for row in rows).encode()))
     try:
-        assert all(runs.is_count(row["step"]) for row in runs.read_history(path))
+        assert all(is_count(row["step"]) for row in read_history(path))
     except UserError as error:
         assert str(path) in str(error)

@@ -9,25 +9,27 @@ from PIL import Image
 from scipy.stats import wasserstein_distance
 from torch import nn
 
+from cyclegan_lib.cli import main
+from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
 from cyclegan_lib.pictures import judge
+from cyclegan_lib.runs.checkpoint import write_checkpoint
 
 
 def noise(*shape, seed=0):
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
-def test_the_distance_of_two_piles_is_scipys():
+def test_the_distance_of_two_samples_is_scipys():
     x, y = noise(3000), noise(1700, seed=1) ** 3 + 0.2
     assert judge.wasserstein(x, y) == pytest.approx(wasserstein_distance(x.numpy(), y.numpy()), abs=2e-3)
     few, fewer = torch.tensor([0.0, 1, 2]), torch.tensor([0.5])
     assert judge.wasserstein(few, fewer) == pytest.approx(wasserstein_distance(few, fewer), abs=1e-3)
 
 
-def test_moving_a_pile_by_a_step_costs_that_step():
+def test_a_sample_moved_by_a_step_is_that_step_away():
     x = noise(200)
     assert judge.wasserstein(x, x[torch.randperm(200)]) == 0
     assert judge.wasserstein(x, x + 0.25) == pytest.approx(0.25, abs=1e-6)
@@ -141,22 +143,17 @@ def checkpoint(tmp_path, tiny_root):
     """A run's folder with untrained generators, trained "on" the tiny water2wine."""
     facts = {
         "channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none",
-        "dataset_name": tiny_root.name, "img_height": 32, "img_width": 32,
+        "dataset_name": tiny_root.name, "img_height": 32, "img_width": 32, "step": 1,
     }  # fmt: skip
-    folder = tmp_path / "saved" / "epoch_1"
-    folder.mkdir(parents=True)
-    for number, name in enumerate(("G_AB", "G_BA")):
-        torch.manual_seed(number)
-        write_tensors(folder / f"{name}.safetensors", init_weights(Generator(3, 4, 1)).state_dict(), facts)
-    for name in ("D_A", "D_B", "state"):
-        write_tensors(folder / f"{name}.safetensors", {}, {**facts, "step": 1})
-    return folder.parent
+    (tmp_path / "saved").mkdir()
+    write_checkpoint(tmp_path / "saved" / "epoch_1.safetensors", CycleGAN(base_channels=4, num_residual=1), facts)
+    return tmp_path / "saved"
 
 
 def run(*arguments):
     """The exit code of the command, in this process."""
     try:
-        judge.main([str(argument) for argument in arguments])
+        main(["judge", *map(str, arguments)])
     except SystemExit as end:
         return end.code
     return 0
@@ -181,7 +178,7 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
     assert run(checkpoint, "--data_root", tiny_root.parent, "--nearest", picture) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["distance", "to", "testB", "real", "A", "fake", "B", "trainB"]
-    assert len(lines) == 10 and lines[1].startswith("brightness") and "nearer to a training picture" in lines[-1]
+    assert len(lines) == 10 and lines[1].startswith("brightness") and "close to a training picture" in lines[-1]
     with Image.open(picture) as image:
         assert image.width > 300
 
@@ -191,7 +188,7 @@ def test_a_file_that_says_nothing_of_its_data_needs_to_be_told(checkpoint, tiny_
     assert run(tmp_path / "G.pth") == 2
     assert "give --dataset and --size" in capsys.readouterr().err
     assert run(tmp_path / "G.pth", "--dataset", tiny_root, "--size", 32, "--direction", "AtoB") == 0
-    for option, value, said in [("--size", 30, "multiple of 4"), ("--limit", 1, "--limit must be"),
+    for option, value, said in [("--size", 30, "multiple of 4"), ("--limit", 1, "--limit: must be"),
                                 ("--dataset", tmp_path / "no", "no")]:  # fmt: skip
         assert run(checkpoint, "--data_root", tiny_root.parent, option, value) == 2
         assert said in capsys.readouterr().err

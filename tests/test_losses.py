@@ -104,7 +104,7 @@ def test_a_buffer_keeps_copies_of_its_pictures_and_nothing_else():
         fakes.zero_()
     assert storages(buffer) == [bytes_] * 8
     assert all(picture.any() for picture in buffer.pictures)
-    joint = torch.cat([one, one]).split([1, 1])[0]  # as `translate_and_keep` makes it
+    joint = torch.cat([one, one]).split([1, 1])[0]  # as `translate_with_identity` makes it
     buffer = FakeImageBuffer()
     buffer(joint)
     assert storages(buffer) == [bytes_]

@@ -18,7 +18,6 @@ from cyclegan_lib.pictures.crops import write_crops
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.water2wine.dataset import write_dataset
 
-
 # The core's reader, for common files, and that of this room, for all of them.
 both_readers = pytest.mark.parametrize("read", [datasets.read_picture, read_picture], ids=["core", "pictures"])
 
@@ -224,7 +223,7 @@ def test_crops_refuse_what_cannot_be(tmp_path):
     with pytest.raises(UserError, match="no.png"):
         write_crops(tmp_path / "no.png", tmp_path / "small.png", tmp_path / "x")
     (tmp_path / "x").mkdir()
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="exists already"):
         write_crops(tmp_path / "small.png", tmp_path / "small.png", tmp_path / "x")
 
 

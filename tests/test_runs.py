@@ -1,171 +1,189 @@
-"""A run's folder: what is whole, what is passed over, and what is left when a save is killed anywhere."""
+"""A run is stopped, killed, damaged, and continued: which checkpoint it takes, what it refuses, what it leaves."""
 
+import contextlib
 import dataclasses
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
+from helpers import Do, contents, left_by, make_run, names, start, start_python, stop_at, tiny, wait_for
 
 from cyclegan_lib import files
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.weights import load_generators
-from cyclegan_lib.runs import checkpoint as checkpoints
 from cyclegan_lib.runs import folder as runs
-from cyclegan_lib.runs.checkpoint import load_checkpoint, save_checkpoint
-from cyclegan_lib.runs.folder import checkpoints_of, newest_whole, read_history, saved_epochs
-from cyclegan_lib.train import Trainer, fit, train
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def contents(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+from cyclegan_lib.runs import log as logs
+from cyclegan_lib.runs import resume
+from cyclegan_lib.runs.checkpoint import read_facts, write_checkpoint
+from cyclegan_lib.runs.folder import newest_whole, saved_epochs
+from cyclegan_lib.runs.log import read_curves, read_history
 
 
-def names(folder):
-    return sorted(path.name for path in Path(folder).iterdir() if runs.NAME.fullmatch(path.name))
+@pytest.fixture(scope="module")
+def peace(tiny_root, tmp_path_factory):
+    """A run of 3 epochs of 3 steps that nothing happened to. Read-only."""
+    torch.set_num_threads(1)
+    config = tiny(tiny_root.parent, tmp_path_factory.mktemp("peace"), lambda_identity=5.0)
+    make_run(config).run()
+    return config
+
+
+@pytest.fixture
+def copied(peace, tmp_path):
+    """Makes a copy of that run, of whose checkpoints only these are left, and its configuration."""
+
+    def copy(*left, out=tmp_path / "copy", **changes):
+        shutil.copytree(peace.output_root, out)
+        config = dataclasses.replace(peace, output_root=out, **changes)
+        for name in set(names(config.models_folder)) - set(left or names(config.models_folder)):
+            (config.models_folder / f"{name}.safetensors").unlink()
+        return config
+
+    return copy
+
+
+def damage(path):
+    """A bit of its last tensor, which the header knows nothing of."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def refused(config, match, **changes):
+    """It is refused in one line, and nothing is changed."""
+    before = contents(config.output_root)
+    with pytest.raises(UserError, match=match) as caught:
+        make_run(dataclasses.replace(config, **changes)).run()
+    assert contents(config.output_root) == before and "\n" not in str(caught.value)
+
+
+# What a run leaves
+
+
+def test_the_history_has_a_line_a_step(peace):
+    rows = read_history(peace.models_folder)
+    assert all(list(row) == ["step", "epoch", "lr", *logs.LOSSES] for row in rows)
+    assert [(row["step"], row["epoch"]) for row in rows] == [(step, 1 + (step - 1) // 3) for step in range(1, 10)]
+    for row in rows:
+        cycles = row["cycle_A"] + row["cycle_B"]
+        assert row["loss_G"] == pytest.approx(2 * row["adversarial"] + 10 * cycles + 10 * row["identity"], rel=1e-4)
+
+
+def test_the_same_command_gives_the_same_bytes(peace, tmp_path):
+    make_run(dataclasses.replace(peace, output_root=tmp_path)).run()
+    again, first = contents(tmp_path / "saved_models"), contents(peace.output_root / "saved_models")
+    assert again.keys() == first.keys() and {path.name for path in first} == {
+        ".tiny.lock", "config.json", "history.jsonl", *(f"epoch_{epoch}.safetensors" for epoch in (1, 2, 3)),
+    }  # fmt: skip
+    for path in first:
+        assert path.name == "config.json" or again[path] == first[path], path
+
+
+def test_a_checkpoint_and_the_folder_say_what_was_trained(peace):
+    facts = read_facts(peace.models_folder / "epoch_2.safetensors")
+    expected = dict(
+        step=6, epoch=2, channels=3, base_channels=4, num_residual=1, output_norm="none", dataset_name="tiny",
+        img_height=32, img_width=32, lambda_identity=5.0, precision="fp32", device="cpu", pictures=[6, 6], processes=1,
+    )  # fmt: skip
+    assert {name: facts[name] for name in expected} == expected
+    assert not facts.keys() & {"data_root", "output_root", "run_name", "resume"}, "these may differ"
+    record = json.loads((peace.models_folder / "config.json").read_text())
+    assert record["run_name"] is None and record.items() >= {k: expected[k] for k in list(expected)[2:]}.items()
+
+
+@pytest.mark.parametrize(("interval", "epochs"), [(0, [3]), (2, [2, 3])])
+def test_intervals(tiny_config, interval, epochs):
+    make_run(config := tiny_config(checkpoint_interval=interval)).run()
+    assert saved_epochs(config.models_folder) == epochs
+
+
+@pytest.mark.parametrize(
+    ("changes", "left"),
+    [
+        (dict(keep_checkpoints=1), [4]), (dict(keep_checkpoints=3), [2, 3, 4]),
+        (dict(keep_checkpoints=9), [1, 2, 3, 4]),
+        (dict(keep_checkpoints=1, sample_interval=2), [2, 4]),  # those with a sheet, where sheets are rarer
+    ],
+)  # fmt: skip
+def test_only_the_newest_checkpoints_are_kept_if_so_asked(tiny_config, changes, left):
+    make_run(config := tiny_config(num_epochs=4, max_steps=12, batch_size=6, **changes)).run()
+    assert saved_epochs(config.models_folder) == left
+
+
+class Clock:
+    """A step takes a minute."""
+
+    def __init__(self, trainer):
+        self.trainer = trainer
+
+    def monotonic(self):
+        return 60.0 * self.trainer.step
+
+
+def test_minutes_change_nothing_but_what_is_kept(peace, tmp_path, monkeypatch):
+    config = dataclasses.replace(peace, output_root=tmp_path, checkpoint_minutes=2, checkpoint_interval=2)
+    saved, trainer = [], make_run(config)
+    monkeypatch.setattr(resume, "time", Clock(trainer))
+    trainer.hooks.append(Do(lambda trainer: saved.append(names(config.models_folder))))
+    trainer.run()
+    assert saved[1] == ["step_2"] and saved[3] == ["step_2", "step_4"]
+    assert saved[5] == ["epoch_2", "step_4"] and saved[7] == ["epoch_2", "step_8"], "two are kept"
+    assert names(config.models_folder) == ["epoch_2", "epoch_3"]
+    hashes = [read_facts(one.models_folder / "epoch_3.safetensors")["hashes"] for one in (peace, config)]
+    assert hashes[0] == hashes[1] and left_by(config)[2] == left_by(peace)[2]
+
+
+def test_the_history_is_on_the_disk_before_a_checkpoint_counts_its_steps(tiny_config, monkeypatch):
+    config, done = tiny_config(num_epochs=1), []
+    for module in (logs, files):
+        plain = module.sync
+        monkeypatch.setattr(module, "sync", lambda path, plain=plain: done.append(path.name) or plain(path))
+    make_run(config).run()
+    at = done.index(".epoch_1.safetensors.partial")
+    assert "history.jsonl" in done[:at] and len(read_history(config.models_folder)) == 3
+
+
+# Which checkpoint is the newest
 
 
 @pytest.fixture(scope="module")
 def model():
-    """Small networks that have made a step, so that the optimisers hold something."""
-    torch.set_num_threads(1)
-    model = CycleGAN(base_channels=4, num_residual=1)
-    model.step(torch.zeros(1, 3, 24, 24), torch.ones(1, 3, 24, 24))
-    return model
+    return CycleGAN(base_channels=2, num_residual=1)
 
 
 @pytest.fixture
 def run_folder(tmp_path, model):
     """Three checkpoints: after epoch 1 (step 3), epoch 2 (step 6), and within epoch 3 (step 7)."""
     folder = tmp_path / "saved_models" / "run"
+    folder.mkdir(parents=True)
     for name, step in (("epoch_1", 3), ("epoch_2", 6), ("step_7", 7)):
-        facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none", "step": step}
-        save_checkpoint(folder / name, model, facts)
+        write_checkpoint(folder / f"{name}.safetensors", model, {"step": step})
     return folder
 
 
-# Whole or not
-
-
-def test_the_newest_is_of_the_latest_step(run_folder, model):
+def test_the_newest_is_of_the_latest_step(run_folder):
+    (run_folder / "epoch_9.safetensors.bak").write_bytes(b"no checkpoint's name")
     found, damaged = newest_whole(run_folder)
-    assert (found.folder.name, found.step, damaged) == ("step_7", 7, {})
-    assert saved_epochs(run_folder) == [1, 2]
-    assert load_checkpoint(found.folder, model)["step"] == 7
+    assert (found.path.stem, found.step, found.is_epoch, damaged) == ("step_7", 7, False, {})
+    assert saved_epochs(run_folder) == [1, 2] and newest_whole(run_folder / "nowhere") == (None, {})
 
 
-@pytest.mark.parametrize("name", [*runs.FILES, "manifest.json"])
-@pytest.mark.parametrize("damage", ["cut", "flip", "longer", "empty", "gone", "a folder"])
-def test_a_damaged_checkpoint_is_named_and_passed_over(run_folder, name, damage):
-    """Every file, in every way: the networks of a good disk are never mixed up with those of a bad one."""
-    path = run_folder / "step_7" / name
-    content = bytearray(path.read_bytes())
-    path.unlink()
-    if damage == "cut":
-        path.write_bytes(content[:-1])
-    elif damage == "flip":
-        content[len(content) // 2] ^= 1
-        path.write_bytes(content)
-    elif damage == "longer":
-        path.write_bytes(content + b"\0")
-    elif damage == "empty":
-        path.write_bytes(b"")
-    elif damage == "a folder":
-        path.mkdir()
-    found, damaged = newest_whole(run_folder)
-    if name == "manifest.json" and damage in ("cut", "gone"):
-        # Without its last newline it says the same, and without it a checkpoint is read as older ones are.
-        assert found.step == 7 and not damaged
-        return
-    assert found.folder.name == "epoch_2"
-    [(folder, reason)] = damaged.items()
-    assert folder.name == "step_7" and "\n" not in reason and str(path) in reason
-
-
-def test_two_damaged_ones_are_both_passed_over_and_then_there_is_none(run_folder):
-    for number, name in enumerate(("step_7", "epoch_2", "epoch_1"), 1):
-        (run_folder / name / "G_BA.safetensors").write_bytes(b"")
+@pytest.mark.parametrize("how", ["facts", "tensors", "cut", "empty", "longer"])
+def test_damaged_ones_are_named_and_passed_over(run_folder, how):
+    for number, older in ((7, "epoch_2"), (2, "epoch_1"), (1, None)):
+        path = run_folder / f"{'step' if number == 7 else 'epoch'}_{number}.safetensors"
+        content = path.read_bytes()
+        path.write_bytes({
+            "facts": content.replace(b"step", b"stop"), "tensors": content[:-1] + bytes([content[-1] ^ 1]),
+            "cut": content[:-1], "empty": b"", "longer": content + b"\0",
+        }[how])  # fmt: skip
         found, damaged = newest_whole(run_folder)
-        assert (
-            len(damaged) == number
-            and (found.folder.name if found else None) == (["epoch_2", "epoch_1", None])[number - 1]
-        )
-
-
-def test_a_manifest_that_was_made_up_is_refused(run_folder):
-    path = run_folder / "step_7" / "manifest.json"
-    content = json.loads(path.read_text())
-    content["step"] = 700
-    path.write_text(json.dumps(content))
-    with pytest.raises(UserError, match="manifest.json: damaged"):
-        runs.read_checkpoint(path.parent)
-
-
-@pytest.mark.parametrize("change", [
-    {"files": {"../../secret": {"bytes": 1, "sha256": ""}}}, {"files": {}}, {"files": None}, {"settings": []},
-    {"step": True}, {"step": -1}, {"more": 1},
-])  # fmt: skip
-def test_a_manifest_with_a_right_seal_and_wrong_content_is_refused(run_folder, change):
-    path = run_folder / "step_7" / "manifest.json"
-    content = {**json.loads(path.read_text()), **change}
-    content.pop("sha256")
-    path.write_text(json.dumps({**content, "sha256": runs.seal(content)}))
-    with pytest.raises(UserError, match="manifest.json: damaged"):
-        runs.read_checkpoint(path.parent)
-
-
-def test_a_checkpoint_from_before_manifests_can_be_gone_on_from(run_folder, model):
-    for path in run_folder.glob("*/manifest.json"):
-        path.unlink()
-    found, damaged = newest_whole(run_folder)
-    assert found.step == 7 and not damaged and load_checkpoint(found.folder, model)["step"] == 7
-    path = run_folder / "step_7" / "D_B.safetensors"
-    path.write_bytes(path.read_bytes()[:-7])
-    assert newest_whole(run_folder)[0].folder.name == "epoch_2"
-
-
-def test_translating_takes_the_newest_whole_one_and_says_so(run_folder, capsys):
-    (run_folder / "step_7" / "D_A.safetensors").write_bytes(b"")
-    G, G_back = load_generators(run_folder)
-    assert G is not None and G_back is not None
-    assert "step_7/D_A.safetensors: damaged" in capsys.readouterr().err
-    shutil.rmtree(run_folder / "epoch_1"), shutil.rmtree(run_folder / "epoch_2")
-    with pytest.raises(UserError, match="no checkpoint in it"):
-        load_generators(run_folder)
-
-
-# Names and what stands in the way
-
-
-def test_a_checkpoint_is_never_written_over_another(run_folder, model):
-    """A run's end within epoch 2 has the name that the end of epoch 2 asks for: it takes that of its step."""
-    before = contents(run_folder / "epoch_2")
-    save_checkpoint(run_folder / "epoch_2", model, {"step": 8})
-    assert names(run_folder) == ["epoch_1", "epoch_2", "step_6", "step_7"]
-    assert contents(run_folder / "step_6") == before and runs.read_checkpoint(run_folder / "epoch_2").step == 8
-
-
-def test_a_damaged_one_does_not_stand_in_the_way(run_folder, model):
-    (run_folder / "epoch_2" / "manifest.json").write_text("{")
-    save_checkpoint(run_folder / "epoch_2", model, {"step": 8})
-    assert names(run_folder) == ["epoch_1", "epoch_2", "step_7"] and newest_whole(run_folder)[0].step == 8
-
-
-def test_going_on_removes_what_is_later_the_newest_first(run_folder, monkeypatch):
-    order = []
-    monkeypatch.setattr(runs, "remove", lambda folder: (order.append(folder.name), files.remove(folder)))
-    (run_folder / ".epoch_9.partial").mkdir()
-    assert runs.go_on_from(run_folder, 3) == order == ["step_7", "epoch_2"]
-    assert [path.name for path in run_folder.iterdir()] == ["epoch_1"]
+        assert (found and found.path.stem) == older
+        assert str(path) in damaged[path] and "\n" not in damaged[path]
+    assert len(damaged) == 3
 
 
 @pytest.mark.parametrize(
@@ -176,35 +194,33 @@ def test_going_on_removes_what_is_later_the_newest_first(run_folder, monkeypatch
         (2, (), True, ["epoch_2", "epoch_3"]), (9, (), True, ["epoch_1", "epoch_2", "epoch_3"]),
     ],
 )  # fmt: skip
-def test_what_is_superfluous_goes(run_folder, model, keep, spared, finished, left):
-    """There: epochs 1 to 3 of three steps each, and steps 7, 8 and 10 (written last, before the end)."""
+def test_what_newer_ones_made_superfluous_goes(run_folder, model, keep, spared, finished, left):
+    """There are epochs 1 to 3 of three steps each, and steps 7, 8 and 10."""
     for name, step in (("step_8", 8), ("epoch_3", 9), ("step_10", 10)):
-        save_checkpoint(run_folder / name, model, {"step": step})
-    runs.tidy(run_folder, keep, lambda epoch: epoch in spared, finished)
+        write_checkpoint(run_folder / f"{name}.safetensors", model, {"step": step})
+    runs.prune(run_folder, keep, lambda epoch: epoch in spared, finished)
     assert names(run_folder) == left
-
-
-def test_checkpoints_of_epochs_with_a_sheet_are_kept_where_sheets_are_rarer(tiny_config):
-    config = tiny_config(num_epochs=6, keep_checkpoints=1, sample_interval=2)
-    assert saved_epochs(train(config).config.models_folder) == [2, 4, 6]
-    config = tiny_config(num_epochs=4, keep_checkpoints=1, sample_interval=1, run_name="every")
-    assert saved_epochs(train(config).config.models_folder) == [4]
 
 
 # Killed anywhere
 
 KILLED = '''
-import builtins, os, shutil, signal, sys
+import os, shutil, signal, sys
 from pathlib import Path
+from types import SimpleNamespace
+
 import safetensors.torch, torch
+
 from cyclegan_lib import files
-from cyclegan_lib.runs import folder as runs
-from cyclegan_lib.runs.checkpoint import save_checkpoint
+from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.cyclegan import CycleGAN
+from cyclegan_lib.runs import folder as runs
+from cyclegan_lib.runs.processes import Processes
+from cyclegan_lib.runs.resume import Checkpoints
 
 torch.set_num_threads(1)
-folder, untouched = Path(sys.argv[1]), Path(sys.argv[2])
-model = CycleGAN(base_channels=4, num_residual=1)
+folder, untouched = Path(sys.argv[1]) / "saved_models" / "run", Path(sys.argv[2])
+model = CycleGAN(base_channels=2, num_residual=1)
 allowed = None  # file operations until the process is killed; None: any number
 
 
@@ -230,17 +246,18 @@ def write_in_pieces(tensors, path, metadata):
             file.write(content[piece * len(content) // 3 : (piece + 1) * len(content) // 3])
 
 
-def save():
-    """As a run does: step_5, and what it makes superfluous goes; the name epoch_2 is taken."""
-    save_checkpoint(folder / NAME, model, {"step": STEP})
-    runs.tidy(folder, 1, lambda epoch: False, False)
+def save(name):
+    """As a run does at step 8: what the checkpoint makes superfluous goes; the name epoch_2 is taken."""
+    log = SimpleNamespace(flush=lambda: None, sync=lambda: None)
+    resume = SimpleNamespace(processes=Processes("cpu"), settings={})
+    config = TrainConfig(output_root=sys.argv[1], run_name="run", keep_checkpoints=1)
+    trainer = SimpleNamespace(model=model, step=8, epoch=2, stopped=True)
+    Checkpoints(config, log, resume).save(trainer, name)
 
 
-files.save_file = write_in_pieces
-plain_sync = os.fsync
-os.fsync = lambda handle: (operation(), plain_sync(handle))
-sys.addaudithook(watch)
-for NAME, STEP in (("step_8", 8), ("epoch_2", 8), ("epoch_3", 8)):
+def killed_everywhere(what, check):
+    """Before each of its file operations, and once not at all."""
+    global allowed
     killed_at, count = True, -1
     while killed_at:
         count += 1
@@ -249,372 +266,461 @@ for NAME, STEP in (("step_8", 8), ("epoch_2", 8), ("epoch_3", 8)):
         child = os.fork()
         if not child:
             allowed = count
-            save()
+            what()
             os._exit(0)
         killed_at = os.waitpid(child, 0)[1]
         found, damaged = runs.newest_whole(folder)
-        there = [path.name for path in folder.iterdir()]
         assert killed_at in (0, signal.SIGKILL), killed_at
-        assert not damaged, (NAME, count, damaged)  # a half of anything never has a checkpoint's name
-        assert found.step in ((7, 8) if killed_at else (8,)), (NAME, count, there)
-        runs.sweep(folder)
-        assert all(runs.NAME.fullmatch(path.name) for path in folder.iterdir()), (NAME, count, there)
-    print(NAME, count)
+        assert not damaged, (count, damaged)  # a half of anything never has a checkpoint's name
+        check(killed_at, found, {path.stem for path in folder.glob("[a-z]*")})
+    print(count)
+
+
+def saved(killed_at, found, names):
+    assert found.step in ((7, 8) if killed_at else (8,)), names
+    runs.remove_later(folder, found.step)
+    assert all(runs.NAME.fullmatch(path.name) for path in folder.iterdir()), list(folder.iterdir())
+
+
+def removed(killed_at, found, names):
+    order = ["epoch_1", "epoch_2", "step_7"]
+    assert names == set(order[: len(names)]) and (killed_at or names == {"epoch_1"}), names
+
+
+files.save_file = write_in_pieces
+plain_sync = os.fsync
+os.fsync = lambda handle: (operation(), plain_sync(handle))
+sys.addaudithook(watch)
+for name in ("step_8", "epoch_2", "epoch_3"):
+    killed_everywhere(lambda: save(name), saved)
+killed_everywhere(lambda: runs.remove_later(folder, 3), removed)
 '''
 
 
-def test_killed_at_every_file_operation_of_a_save_something_whole_is_left(run_folder, tmp_path):
-    """Exhaustively: before each of them the process is killed once, with earlier checkpoints beside it."""
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    command = [sys.executable, script, tmp_path / "run", run_folder]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
-    assert done.returncode == 0, done.stderr
-    counts = dict(line.split() for line in done.stdout.splitlines())
-    assert set(counts) == {"step_8", "epoch_2", "epoch_3"}
-    assert all(int(count) > 60 for count in counts.values()), counts
+def test_killed_before_any_file_operation_something_whole_is_left(run_folder, tmp_path):
+    """Of a save, with earlier checkpoints beside it, and of a resume, which removes what is later."""
+    process = start_python("-c", KILLED, tmp_path / "killed", run_folder)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    *saves, removal = map(int, out.split())
+    assert len(saves) == 3 and min(saves) >= 12 and removal >= 4, out
 
 
-def environment(**more):
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
+# Continued
 
 
-def test_every_file_is_on_the_disk_before_its_checkpoint_has_its_name(tiny_config, monkeypatch):
-    """The order that a power cut asks for: bytes, then the manifest, then the folders' names."""
-    done = []
-    sync, rename = files.sync, runs.os.rename
-
-    def synced(path):
-        done.append(("sync", Path(path), contents(path) if Path(path).is_dir() else Path(path).read_bytes()))
-        sync(path)
-
-    def renamed(source, target):
-        done.append(("rename", Path(source), contents(source)))
-        rename(source, target)
-
-    monkeypatch.setattr(files, "sync", synced)
-    monkeypatch.setattr(runs, "sync", synced)
-    monkeypatch.setattr(runs.os, "rename", renamed)
-    trainer = train(tiny_config(num_epochs=1))
-    [at] = [i for i, (what, path, _) in enumerate(done) if what == "rename" and path.name == ".epoch_1.partial"]
-    partial, whole = done[at][1:]
-    synced_before = [(path, content) for what, path, content in done[:at] if what == "sync"]
-    for path, content in whole.items():
-        hidden = ".manifest.json.partial" if path.name == "manifest.json" else path.name
-        assert (partial / hidden, content) in synced_before, path
-    assert synced_before[-1] == (partial, whole), "the folder's names"
-    history = trainer.config.models_folder / "history.jsonl"
-    assert (history, history.read_bytes()) in synced_before, "the history of its steps"
-    assert done[at + 1][:2] == ("sync", trainer.config.models_folder)
-
-
-# A disk that is full
-
-
-@pytest.mark.parametrize("error", [SafetensorError("No space left on device"), OSError(28, "No space left on device")])
-def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run_folder, model, monkeypatch, error):
-    before = contents(run_folder)
-
-    def full(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(files, "save_file", full)
-    with pytest.raises(UserError, match="epoch_2: cannot be written .*No space.*make room") as caught:
-        save_checkpoint(run_folder / "epoch_2", model, {"step": 9})
-    assert contents(run_folder) == before and "\n" not in str(caught.value)
-
-
-def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    files.write_whole(path, "before")
-
-    def full(path):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files, "sync", full)
-    with pytest.raises(UserError, match="file: cannot be written"):
-        files.write_whole(path, "after")
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-
-
-# Going on
-
-
-def test_auto_begins_goes_on_and_is_finished(tiny_config, capsys):
-    config = tiny_config(resume="auto")
-    whole = train(dataclasses.replace(config, run_name="whole"))
-    stop_at(trainer := Trainer(config), 4)
-    assert trainer.run().stopped
+@pytest.mark.parametrize("stopped_at", [4, 6])
+def test_auto_begins_continues_and_is_finished(peace, tmp_path, capsys, stopped_at):
+    """Stopped within an epoch and at its end."""
+    config = dataclasses.replace(peace, output_root=tmp_path, resume="auto")
+    assert make_run(config, stop_at(stopped_at)).run().stopped
+    name = {4: "step_4", 6: "epoch_2"}[stopped_at]
     capsys.readouterr()
-    again = train(config)
-    assert "step_4, after step 4 of 9" in capsys.readouterr().out and again.step == 9
-    for name in runs.FILES:
-        one, other = (run.config.models_folder / "epoch_3" / name for run in (whole, again))
-        assert one.read_bytes() == other.read_bytes(), name
-    assert again.history == whole.history and names(config.models_folder) == ["epoch_1", "epoch_2", "epoch_3"]
-    before = contents(config.output_root)
-    calls = []
-    third = Trainer(config).run(calls.append)
-    assert "epoch_3: finished already, all 9 steps are done" in capsys.readouterr().out
-    assert third.scores == again.scores and calls == [third] and not third.stopped
-    assert contents(config.output_root) == before
+    assert not make_run(config).run().stopped
+    assert f"continuing from tiny/{name}, after step {stopped_at} of 9" in capsys.readouterr().out
+    assert left_by(config) == left_by(peace) and names(config.models_folder) == ["epoch_1", "epoch_2", "epoch_3"]
+    before = contents(tmp_path)
+    trainer = make_run(config)
+    assert not trainer.run().stopped and trainer.step == 9 and trainer.hook(resume.Checkpoints).path.stem == "epoch_3"
+    assert "tiny/epoch_3: finished already, all 9 steps are done" in capsys.readouterr().out
+    assert contents(tmp_path) == before
 
 
-def stop_at(trainer, step):
-    """Ctrl-C while this step is made."""
-    plain = trainer.model.step
-
-    def step_(real_A, real_B):
-        if trainer.step + 1 == step:
-            signal.raise_signal(signal.SIGINT)
-        return plain(real_A, real_B)
-
-    trainer.model.step = step_
+def test_a_resume_on_every_device(peace, tmp_path, device):
+    config = dataclasses.replace(peace, output_root=tmp_path, resume="auto", device=device, checkpoint_interval=0)
+    make_run(dataclasses.replace(config, run_name="whole")).run()
+    for until in (2, 5, 9):
+        make_run(config, stop_at(until)).run()
+    whole, resumed = (read_history(tmp_path / "saved_models" / name) for name in ("whole", "tiny"))
+    for one, other in zip(whole, resumed, strict=True):
+        assert one == pytest.approx(other, rel=0 if device == "cpu" else 1e-2)
 
 
-def test_a_run_that_was_stopped_says_how_to_go_on_when_it_is_begun_again(tiny_config):
-    config = tiny_config(checkpoint_interval=0)
-    stop_at(trainer := Trainer(config), 2)
-    trainer.run()
-    with pytest.raises(UserError, match="give another --run_name, --resume auto to go on, or --overwrite"):
-        Trainer(config)
-
-
-def test_the_same_trainer_goes_on_where_it_was_interrupted(tiny_config):
-    """A notebook's cell that is run again; `overwrite` is for earlier runs, not for this one."""
-    whole = train(tiny_config(run_name="whole"))
-    trainer = Trainer(tiny_config(overwrite=True))
-    stop_at(trainer, 5)
-    assert trainer.run().stopped and trainer.step == 5
-    assert not trainer.run().stopped and trainer.history == whole.history
-    for name in runs.FILES:
-        one, other = (run.config.models_folder / "epoch_3" / name for run in (whole, trainer))
-        assert one.read_bytes() == other.read_bytes(), name
-
-
-def test_what_came_after_the_checkpoint_is_dropped_and_said(tiny_config, capsys):
-    config = tiny_config(sample_interval=1)
-    train(config)
-    stop_at(trainer := Trainer(dataclasses.replace(config, start_from=1)), 4)
-    trainer.run()
-    assert "removed epoch_3, epoch_2: later than step 3" in capsys.readouterr().err
+def test_start_from_continues_after_that_epoch_and_drops_what_is_later(peace, copied, capsys):
+    config = copied(start_from=1)
+    assert make_run(config, stop_at(4)).run().stopped
+    assert "removed epoch_3.safetensors, epoch_2.safetensors: later than step 3" in capsys.readouterr().err
     assert names(config.models_folder) == ["epoch_1", "step_4"]
-    assert [row["step"] for row in trainer.history] == [1, 2, 3, 4]
-    sheets = {path.name for path in config.images_folder.glob("*_*.png")}
-    assert sheets == {"epoch_001.png", "step_4.png"}
-    train(dataclasses.replace(config, resume="auto"))
-    sheets = {path.name for path in config.images_folder.glob("*_*.png")}
-    assert sheets == {"epoch_001.png", "epoch_002.png", "epoch_003.png"}
+    assert [row["step"] for row in read_history(config.models_folder)] == [1, 2, 3, 4]
+    make_run(config).run()
+    assert left_by(config) == left_by(peace)
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tiny_config, capsys):
-    config = tiny_config(resume="auto")
-    whole = train(config)
-    after = contents(config.models_folder)
-    (config.models_folder / "epoch_3" / "state.safetensors").write_bytes(b"late")
-    shutil.rmtree(config.models_folder / "epoch_2")
-    trainer = Trainer(config)
-    said = capsys.readouterr()
-    assert "epoch_3/state.safetensors: damaged" in said.err and "epoch_1, after step 3" in said.out
-    assert trainer.run().history == whole.history and contents(config.models_folder) == after
+def test_start_from_says_what_cannot_be(copied):
+    config = copied("epoch_1", "epoch_3")
+    refused(config, "--start_from 7: not in .*there are epochs 1, 3", start_from=7)
+    refused(config, "--start_from 7: not in .*there is no checkpoint yet", start_from=7, run_name="other")
+    refused(config, "epoch_3.*all 9 steps are done; give a larger --num_epochs or --max_steps", start_from=3)
+    damage(config.models_folder / "epoch_1.safetensors")
+    refused(config, r"epoch_1\.safetensors: damaged", start_from=1)
 
 
-def test_where_nothing_is_whole_nothing_is_overwritten(tiny_config):
-    config = tiny_config(num_epochs=1, resume="auto")
-    train(config)
-    (config.models_folder / "epoch_1" / "D_B.safetensors").unlink()
-    before = contents(config.output_root)
-    with pytest.raises(UserError, match="no checkpoint in it is whole; .*--overwrite"):
-        Trainer(config)
-    assert contents(config.output_root) == before
-    assert train(dataclasses.replace(config, overwrite=True)).step == 3
+def test_the_same_trainer_continues_where_it_was_interrupted(peace, tmp_path):
+    """A notebook's cell that is run again; `overwrite` is for earlier runs, not for this one."""
+    for changes in (dict(overwrite=True), dict(resume="auto"), {}):
+        config = dataclasses.replace(peace, output_root=tmp_path / str(changes), **changes)
+        trainer = make_run(config, stop_at(5))
+        assert trainer.run().stopped and not trainer.run().stopped
+        assert left_by(config) == left_by(peace), changes
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(tiny_config):
-    config = tiny_config(resume="auto")
-    train(config)
-    for name in names(config.models_folder):
-        shutil.rmtree(config.models_folder / name)
-    for changes in (dict(lr=0.1), dict(resume="never"), dict(seed=1)):
-        with pytest.raises(UserError, match="holds an earlier run"):
-            Trainer(dataclasses.replace(config, **changes))
-    assert train(config).step == 9
-
-
-def test_auto_with_overwrite_replaces_a_run_of_other_settings_alone(tiny_config, capsys):
-    config = tiny_config(resume="auto", overwrite=True)
-    train(config)
-    before = contents(config.models_folder)
-    assert Trainer(dataclasses.replace(config, num_workers=1)).step == 9
-    assert "finished already" in capsys.readouterr().out
-    for changes in (dict(lr=0.1), dict(base_channels=6), dict(num_epochs=2), dict(batch_size=3)):
-        assert Trainer(dataclasses.replace(config, **changes)).step == 0
-        assert contents(config.models_folder) == before
-    assert train(dataclasses.replace(config, num_epochs=2)).step == 6
+def test_an_end_within_an_epoch_does_not_stand_in_the_way(peace, tmp_path):
+    """At step 5 it ends as epoch_2, a name that step 6 asks for: the earlier one takes that of its step."""
+    config = dataclasses.replace(peace, output_root=tmp_path, resume="auto", decay_epoch=3)
+    make_run(dataclasses.replace(config, max_steps=5)).run()
     assert names(config.models_folder) == ["epoch_1", "epoch_2"]
+    between = []
+    make_run(config, Do(lambda trainer: between.extend(names(config.models_folder)), 6)).run()
+    assert between == ["epoch_1", "epoch_2", "step_5"] and newest_whole(config.models_folder)[0].step == 9
+    assert names(config.models_folder) == ["epoch_1", "epoch_2", "epoch_3"]
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(peace, copied, capsys):
+    config = copied("epoch_1", "epoch_3", resume="auto")
+    damage(config.models_folder / "epoch_3.safetensors")
+    make_run(config).run()
+    said = capsys.readouterr()
+    assert "epoch_3.safetensors: damaged" in said.err and "passed over" in said.err
+    assert "epoch_1, after step 3" in said.out and left_by(config) == left_by(peace)
+
+
+def test_where_nothing_is_whole_nothing_is_overwritten(copied):
+    config = copied("epoch_3", resume="auto")
+    damage(config.models_folder / "epoch_3.safetensors")
+    refused(config, "no checkpoint in it is whole; .*--overwrite")
+    assert make_run(dataclasses.replace(config, overwrite=True, num_epochs=1)).run().step == 3
+
+
+def test_an_earlier_run_is_not_overwritten_unless_asked(copied):
+    config = copied()
+    refused(config, "holds an earlier run; give another --run_name, --resume auto or --start_from 3 .*--overwrite")
+    before = contents(config.output_root)
+    trainer = make_run(dataclasses.replace(config, overwrite=True, num_epochs=1, lambda_identity=0.0))
+    assert contents(config.output_root) == before, "overwritten before training"
+    trainer.run()
+    assert names(config.models_folder) == ["epoch_1"] and len(read_history(config.models_folder)) == 3
+
+
+def test_pictures_of_an_earlier_run_are_not_overwritten_either(tiny_config, tmp_path):
+    config = tiny_config()
+    config.images_folder.mkdir(parents=True)
+    (config.images_folder / "epoch_001.png").write_bytes(b"a picture")
+    refused(config, "generated_images.*holds an earlier run; give another --run_name, or --overwrite")
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(peace, copied):
+    config = copied(resume="auto")
+    for path in config.models_folder.glob("*.safetensors"):
+        path.unlink()
+    for changes in (dict(lr=0.1), dict(resume="never"), dict(seed=1)):
+        refused(config, "holds an earlier run", **changes)
+    make_run(dataclasses.replace(config, num_workers=1)).run()
+    assert left_by(config)[2] == left_by(peace)[2]
+
+
+def test_auto_with_overwrite_replaces_a_run_of_other_settings_alone(copied, capsys):
+    config = copied(resume="auto", overwrite=True)
+    assert make_run(dataclasses.replace(config, num_workers=1), Do(pytest.fail)).run().step == 9
+    assert "finished already" in capsys.readouterr().out
+    seen = []
+    for changes in (dict(lr=0.1), dict(base_channels=6), dict(batch_size=3), dict(num_epochs=2)):
+        trainer = make_run(dataclasses.replace(config, **changes), Do(lambda t: seen.append(t.step)), stop_at(1))
+        trainer.run()
+        assert seen.pop() == 1 and names(config.models_folder) == ["step_1"]
+
+
+# What may change, and what may not
 
 
 @pytest.mark.parametrize(
-    ("change", "named"),
+    ("name", "value", "had"),
     [
-        (dict(base_channels=8), "--base_channels 8: .* had 4"), (dict(num_residual=2), "--num_residual 2: .* had 1"),
-        (dict(img_height=48), "--img_height 48: .* had 32"), (dict(seed=3), "--seed 3: .* had 0"),
-        (dict(batch_size=3), "--batch_size 3: .* had 2"), (dict(channels=1), "--channels 1: .* had 3"),
-        (dict(output_norm="batch"), "--output_norm batch: .* had none"),
-        (dict(discriminator_instance=True), "--discriminator_instance True: .* had False"),
+        ("base_channels", 8, 4), ("num_residual", 2, 1), ("img_height", 48, 32), ("img_width", 48, 32), ("seed", 3, 0),
+        ("batch_size", 3, 2), ("channels", 1, 3), ("output_norm", "batch", "none"),
+        ("discriminator_instance", True, False),
     ],
 )  # fmt: skip
-def test_what_may_not_change_is_refused_by_name(tiny_config, change, named):
-    config = tiny_config(num_epochs=1)
-    train(config)
-    before = contents(config.output_root)
-    with pytest.raises(UserError, match=named):
-        Trainer(dataclasses.replace(config, num_epochs=2, resume="auto", **change))
-    assert contents(config.output_root) == before
+def test_what_may_not_change_is_refused_by_name(copied, name, value, had):
+    config = copied(resume="auto", num_epochs=4)
+    refused(config, f"--{name} {value}: the run in .*epoch_3.* had {had}; give that to continue", **{name: value})
+    refused(config, f"--{name} {value}: ", resume="never", start_from=1, **{name: value})
 
 
-def test_what_may_change_is_said_and_recorded(tiny_config, capsys):
-    config = tiny_config(num_epochs=1, resume="auto")
-    train(config)
-    train(dataclasses.replace(config, num_epochs=2, sample_interval=1, num_workers=1))
-    said = capsys.readouterr().err
-    assert "warning: --num_epochs is 2 and was 1: from step 3 on the learning rate follows another schedule" in said
-    assert "sample_interval" not in said and "num_workers" not in said
-    trainer = train(dataclasses.replace(config, num_epochs=3, lr=1e-4, precision="bf16"))
-    said = capsys.readouterr().err
-    for text in ("--lr is 0.0001 and was 0.0002: from step 6 on no longer exact", "--precision is bf16 and was fp32"):
-        assert text in said
-    changes = [
-        (3, "num_epochs", 1, 2), (3, "num_workers", None, 1), (3, "sample_interval", 0, 1),
-        (6, "lr", 2e-4, 1e-4), (6, "num_epochs", 2, 3), (6, "num_workers", 1, None), (6, "precision", "fp32", "bf16"),
-        (6, "sample_interval", 1, 0),
-    ]  # fmt: skip
-    found = [tuple(change[key] for key in ("step", "setting", "was", "is")) for change in trainer.changes]
-    assert sorted(found) == changes
+def test_what_may_change_is_said_and_recorded(copied, capsys):
+    config = copied(resume="auto")
+    changes = dict(num_epochs=4, sample_interval=1, num_workers=1, lr=1e-4, precision="bf16")
+    make_run(dataclasses.replace(config, **changes)).run()
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert sorted(said) == [
+        "warning: --lr is 0.0001 and was 0.0002: from step 9 on no longer exact",
+        "warning: --num_epochs is 4 and was 3: from step 9 on the learning rate follows another schedule",
+        "warning: --precision is bf16 and was fp32: from step 9 on no longer exact",
+    ]
     record = json.loads((config.models_folder / "config.json").read_text())
-    assert record["changes"] == trainer.changes == runs.read_checkpoint(trainer.checkpoint).changes
-    assert record["precision"] == "bf16"
+    facts = read_facts(config.models_folder / "epoch_4.safetensors")
+    assert record["precision"] == facts["precision"] == "bf16" and record["lr"] == facts["lr"] == 1e-4
 
 
-def test_a_change_that_was_never_saved_is_not_remembered(tiny_config):
-    config = tiny_config(num_epochs=2, resume="auto", checkpoint_interval=0)
-    stop_at(trainer := Trainer(config), 4)
-    trainer.run()
-    before = contents(config.models_folder / "step_4")
-    killed = Trainer(dataclasses.replace(config, lr=0.1))
-    killed._save_checkpoint = None  # as if it were killed there
-    with pytest.raises(TypeError):
-        killed.run()
-    assert contents(config.models_folder / "step_4") == before
-    assert train(config).changes == []
-
-
-def test_other_pictures_of_the_same_names_are_said(tiny_config, tiny_root, tmp_path, capsys):
-    config = tiny_config(num_epochs=1)
-    train(config)
-    shutil.copytree(tiny_root, tmp_path / "data" / "tiny")
-    one, other = (tmp_path / "data" / "tiny" / "trainA" / name for name in ("0000.png", "0001.png"))
+def test_other_pictures_are_said_and_another_number_is_refused(copied, tiny_root, tmp_path, capsys):
+    config = copied(resume="auto", num_epochs=4, data_root=tmp_path)
+    shutil.copytree(tiny_root, tmp_path / "tiny")
+    one, other = (tmp_path / "tiny" / "trainA" / name for name in ("0000.png", "0001.png"))
     one.write_bytes(other.read_bytes())
-    Trainer(dataclasses.replace(config, data_root=tmp_path / "data", num_epochs=2, resume="auto"))
+    make_run(config, stop_at(10)).run()
     assert "warning: training_pictures is" in capsys.readouterr().err
+    one.unlink()
+    refused(config, r"has \[5, 6\] training pictures, and had \[6, 6\]")
 
 
-def test_minutes_change_nothing_but_what_is_kept(tiny_config, monkeypatch):
-    """A clock on which a step takes a minute."""
-    plain = train(tiny_config(run_name="plain", checkpoint_interval=2))
-    config = tiny_config(run_name="minutes", checkpoint_interval=2, checkpoint_minutes=2)
-    saved, trainer = [], Trainer(config)
-    save = checkpoints.save_checkpoint
-    monkeypatch.setattr("cyclegan_lib.train.time.monotonic", lambda: 60.0 * trainer.step)
-    monkeypatch.setattr(
-        checkpoints, "save_checkpoint", lambda folder, *rest: (saved.append(folder.name), save(folder, *rest))
-    )
-    trainer.run()
-    assert saved == ["step_2", "step_4", "epoch_2", "step_8", "epoch_3"]
-    assert names(config.models_folder) == names(plain.config.models_folder) == ["epoch_2", "epoch_3"]
-    for name in runs.FILES:
-        one, other = (run.config.models_folder / "epoch_3" / name for run in (plain, trainer))
-        assert one.read_bytes() == other.read_bytes(), name
-    assert plain.history == trainer.history
+def test_folders_that_cannot_be_made_are_named(tiny_config, tmp_path):
+    (tmp_path / "saved_models").write_text("a file")
+    refused(tiny_config(), "saved_models is a file; .* choose another --output_root")
 
 
-def test_another_process_that_went_on_meanwhile_is_not_undone(tiny_config):
-    config = tiny_config(resume="auto")
-    stop_at(trainer := Trainer(config), 4)
-    trainer.run()
-    late, early = Trainer(config), Trainer(config)
+# One process a run
+
+
+def test_a_second_process_on_the_same_run_is_refused_and_changes_nothing(peace, tmp_path):
+    config, tried = dataclasses.replace(peace, output_root=tmp_path), []
+
+    def second(trainer):
+        changes = dict(overwrite=True, num_epochs=2)
+        refused(config, "saved_models/tiny: another process trains there; .* another --run_name", **changes)
+        tried.append(trainer.step)
+
+    make_run(config, Do(second, 4)).run()
+    assert tried == [4] and left_by(config) == left_by(peace)
+    make_run(dataclasses.replace(config, overwrite=True, num_epochs=1)).run()  # when the first has ended
+
+
+def test_the_lock_ends_with_a_killed_process(tiny_config):
+    config = tiny_config(num_epochs=10**4, checkpoint_interval=0)
+    first = start(config)
+    assert wait_for(config, 1, first)
+    again = dataclasses.replace(config, overwrite=True, num_epochs=1)
+    with pytest.raises(UserError, match="another process trains there"):
+        make_run(again).run()
+    first.kill()
+    first.communicate()
+    assert make_run(again).run().step == 3
+
+
+def test_what_another_process_saved_meanwhile_is_not_undone(peace, tmp_path):
+    config = dataclasses.replace(peace, output_root=tmp_path, resume="auto")
+    begins = [make_run(config), make_run(dataclasses.replace(config, resume="never"))]
+    stopped = make_run(dataclasses.replace(config, resume="never"), stop_at(4))
+    stopped.run()
+    late, early = make_run(config), make_run(config)
     early.run()
-    before = contents(config.output_root)
-    with pytest.raises(UserError, match="epoch_3: another process has saved this meanwhile"):
-        late.run()
-    assert contents(config.output_root) == before
+    before = contents(tmp_path)
+    for trainer in (late, stopped, begins[0]):
+        with pytest.raises(UserError, match="epoch_3.*: another process has saved this meanwhile"):
+            trainer.run()
+    with pytest.raises(UserError, match="holds an earlier run"):
+        begins[1].run()
+    assert contents(tmp_path) == before
 
 
-def test_fit_times_a_new_model_where_a_run_is_to_go_on(tiny_config):
-    config = tiny_config(resume="auto")
-    train(config)
+# Ctrl-C
+
+
+class Interrupts:
+    """A signal between the two updates of a step."""
+
+    def __init__(self, trainer, step, number):
+        self.trainer, self.at, self.number, self.update = trainer, step, number, trainer.model.update
+
+    def __call__(self, optimizer, loss):
+        self.update(optimizer, loss)
+        if self.trainer.step + 1 == self.at and optimizer is self.trainer.model.optimizer_G:
+            signal.raise_signal(self.number)
+
+
+def test_ctrl_c_stops_after_the_step_and_the_handler_is_put_back(peace, tmp_path):
+    config = dataclasses.replace(peace, output_root=tmp_path, resume="auto", checkpoint_interval=0)
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    for number, step in ((signal.SIGINT, 2), (signal.SIGTERM, 5)):
+        trainer = make_run(config)
+        trainer.model.update = Interrupts(trainer, step, number)
+        assert trainer.run().stopped and trainer.step == step
+        assert newest_whole(config.models_folder)[0].path.stem == f"step_{step}"
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    make_run(config).run()
+    assert left_by(config)[2] == left_by(peace)[2]
+
+
+@pytest.mark.parametrize("moment", ["training", "saving"])
+def test_a_second_ctrl_c_ends_it_at_once_and_spares_what_was_saved(copied, monkeypatch, moment):
+    config = copied("epoch_1", resume="auto")
     before = contents(config.output_root)
-    assert fit(config, steps=7) == dataclasses.replace(config, max_steps=7, num_epochs=3)
-    assert contents(config.output_root) == before
+
+    def twice(trainer):
+        signal.raise_signal(signal.SIGINT)
+        if moment == "training":
+            signal.raise_signal(signal.SIGINT)
+            pytest.fail("it was swallowed")
+        plain = files.save_file
+
+        def save_file(tensors, partial, metadata):
+            plain(tensors, partial, metadata)
+            signal.raise_signal(signal.SIGINT)
+
+        monkeypatch.setattr(files, "save_file", save_file)
+
+    handler = signal.getsignal(signal.SIGINT)
+    trainer = make_run(config)
+    trainer.hooks.insert(0, Do(twice, 4))
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    after = contents(config.output_root)
+    changed = {path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    assert changed <= {"config.json", "history.jsonl"} and signal.getsignal(signal.SIGINT) is handler
+    assert newest_whole(config.models_folder)[0].path.stem == "epoch_1"
+    monkeypatch.undo()
+    assert make_run(config).run().step == 9, "the lock was let go"
 
 
 # History
 
 
-def test_a_history_with_a_damaged_end_can_be_gone_on_with(tiny_config):
+def test_a_history_with_a_damaged_end_can_be_continued(peace, copied):
     """After a power cut a file may end in zeros: what the checkpoint has counted stands before them."""
-    config = tiny_config()
-    whole = train(config)
-    shutil.rmtree(config.models_folder / "epoch_3")
+    config = copied("epoch_2", resume="auto")
     path = config.models_folder / "history.jsonl"
-    lines = path.read_text().splitlines(keepends=True)
-    path.write_bytes("".join(lines[:7]).encode() + b"\0" * 100 + b"\n{]\n")
-    assert train(dataclasses.replace(config, resume="auto")).history == whole.history
-    path.write_bytes("".join(lines[:5]).encode() + b"\0" * 100 + b"\n")
-    shutil.rmtree(config.models_folder / "epoch_3")
-    with pytest.raises(UserError, match="line 6 is damaged"):
-        train(dataclasses.replace(config, resume="auto"))
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]) + b"\0" * 100 + b"\n")
+    refused(config, "line 6 is damaged")
+    path.write_bytes(b"".join(lines[:7]) + b"\0" * 100 + b"\n{]\n")
+    make_run(config).run()
+    assert left_by(config) == left_by(peace)
 
 
-def test_a_history_that_lacks_steps_is_said(tiny_config, capsys):
-    config = tiny_config()
-    train(config)
-    shutil.rmtree(config.models_folder / "epoch_3")
+def test_a_history_that_lacks_steps_is_said(copied, capsys):
+    config = copied("epoch_2", resume="auto")
     (config.models_folder / "history.jsonl").unlink()
-    trainer = train(dataclasses.replace(config, resume="auto"))
-    assert "history.jsonl does not have all of the 6 steps" in capsys.readouterr().err
-    assert [row["step"] for row in trainer.history] == [7, 8, 9]
+    make_run(config).run()
+    assert "history.jsonl lacks some of the 6 steps" in capsys.readouterr().err
+    assert [row["step"] for row in read_history(config.models_folder)] == [7, 8, 9]
 
 
-def test_history_is_read_up_to_a_step(tmp_path):
+def test_history_is_read_up_to_a_step_and_a_last_line_without_its_end_is_left_out(tmp_path):
     path = tmp_path / "history.jsonl"
-    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)))
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 2, 3)) + '{"ste')
     for last in range(5):
-        assert [row["step"] for row in read_history(path, last)] == list(range(1, min(last, 3) + 1))
+        assert [row["step"] for row in read_history(tmp_path, last)] == list(range(1, min(last, 3) + 1))
+    assert read_history(path) == read_history(tmp_path, 4) and read_history(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("line", ["\0\0", "{", "[]", '{"step": "2"}', '{"step": true}', "{}", "[" * 10**5])
+def test_a_damaged_line_is_named(tmp_path, line):
+    (tmp_path / "history.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(UserError, match=r"history\.jsonl: line 2 is damaged"):
+        read_history(tmp_path)
 
 
 def test_curves_of_a_long_run_are_means_and_no_more_rows_than_asked_for(tmp_path):
-    path = tmp_path / "history.jsonl"
-    rows = [{"step": step, **dict.fromkeys(runs.LOSSES, float(step)), "identity": None} for step in range(1, 11)]
+    rows = [{"step": step, **dict.fromkeys(logs.LOSSES, float(step)), "identity": None} for step in range(1, 11)]
     rows[0]["identity"] = 7.0  # as if its λ had been set to 0 then
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert runs.read_curves(path, 10, most=10) == rows == read_history(path)
-    found = runs.read_curves(path, 10, most=4)
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_curves(tmp_path, 10, most=10) == rows == read_history(tmp_path)
+    found = read_curves(tmp_path, 10, most=4)
     assert [(row["step"], row["cycle_A"], row["identity"]) for row in found] == [
         (3, 2.0, 7.0), (6, 5.0, None), (9, 8.0, None), (10, 10.0, None),
     ]  # fmt: skip
 
 
-# Numbers that are no numbers
+def test_bar_and_tensorboard_get_every_row_once(tiny_config, monkeypatch, capfd):
+    config, wrote = tiny_config(max_steps=40, num_epochs=30), []
+
+    class Board:
+        def __init__(self, folder, purge_step):
+            wrote.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            wrote.append((name, step))
+
+        def close(self):
+            wrote.append("closed")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter", Board)
+    trainer = make_run(config, stop_at(31))
+    log = trainer.hook(logs.Log)
+    trainer.hooks += [logs.TensorBoard(config, log), logs.Bar(log)]
+    trainer.run()
+    named = [name for name in ("lr", *logs.LOSSES) if name != "identity"]
+    expected = [(str(config.models_folder / "tensorboard"), 1)]
+    assert wrote == expected + [(name, step) for step in range(1, 32) for name in named] + ["closed"]
+    err = capfd.readouterr().err
+    assert "31/40" in err and "epoch 10/30" in err and "loss_G=" in err
 
 
-def test_adams_numbers_that_overflow_are_not_saved(tiny_config):
-    """Gradients of 1e30 leave finite weights, which would never move again."""
-    trainer = Trainer(tiny_config(num_epochs=1))
+def test_tensorboard_that_is_not_there_is_said_at_once(tiny_config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(UserError, match="pip install tensorboard"):
+        logs.TensorBoard(tiny_config(), None)
 
-    def spoil(trainer):
-        next(iter(trainer.model.optimizer_D.state.values()))["exp_avg_sq"].fill_(float("inf"))
 
-    with pytest.raises(UserError, match="step 3: optimizer_D has numbers that are not finite"):
-        trainer.run(spoil)
-    assert not checkpoints_of(trainer.config.models_folder)[0]
+# Numbers that are not finite
+
+
+def spoil(step, change):
+    """Intervention: changes the model without gradients after a step, before the other hooks see it."""
+
+    @torch.no_grad()
+    def action(trainer):
+        change(trainer.model)
+
+    return Do(action, step)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_spares_what_was_saved(peace, tmp_path):
+    config = dataclasses.replace(peace, output_root=tmp_path)
+    trainer = make_run(config, spoil(7, lambda model: model.G_AB.model[1].weight.fill_(float("inf"))))
+    with pytest.raises(UserError) as ended:
+        trainer.run()
+    pictures = [f"train{d}/{trainer.data.path(d, n).name}" for d in "AB" for n in (14, 15)]  # batches of 2
+    said = str(ended.value)
+    assert said.startswith(f"step 8: loss_G is nan, on {', '.join(pictures)}; ") and "\n" not in said
+    assert "--resume auto continues from epoch 2" in said and "--lr" in said
+    assert names(config.models_folder) == ["epoch_1", "epoch_2"]
+    assert [row["step"] for row in read_history(config.models_folder)] == list(range(1, 8))
+    make_run(dataclasses.replace(config, resume="auto")).run()
+    assert left_by(config) == left_by(peace)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda model: model.D_B.model[0].bias.fill_(float("nan")), "D_B has weights"),
+        # Gradients of 1e30 leave finite weights, which would never move again.
+        (
+            lambda model: next(iter(model.optimizer_D.state.values()))["exp_avg_sq"].fill_(float("inf")),
+            "optimizer_D has numbers",
+        ),
+    ],
+)
+def test_weights_and_moments_that_are_not_finite_are_not_saved(tiny_config, change, said):
+    trainer = make_run(config := tiny_config(num_epochs=1))
+    trainer.hooks.insert(0, spoil(3, change))  # after the last loss was taken
+    with pytest.raises(UserError, match=f"step 3: {said} that are not finite; no epoch had been saved before"):
+        trainer.run()
+    assert names(config.models_folder) == []
+
+
+@pytest.mark.parametrize("infinite", [[2], [4, 5, 6]])
+def test_a_step_that_overflows_in_fp16_is_skipped_and_many_end_the_run(tiny_config, infinite):
+    """Its scaler takes no such step and goes on; where all losses of an epoch are infinite there is no way on."""
+
+    def overflow(trainer):
+        trainer.model.precision = "fp16"
+        if trainer.step in infinite:
+            trainer.losses = {**trainer.losses, "loss_G": torch.tensor(float("inf"))}
+
+    trainer = make_run(config := tiny_config())
+    trainer.hooks.insert(0, Do(overflow))
+    trainer.model.autocast = contextlib.nullcontext
+    if len(infinite) == 1:
+        assert trainer.run().step == 9 and read_history(config.models_folder)[1]["loss_G"] == float("inf")
+    else:
+        with pytest.raises(UserError, match="step 4: loss_G is inf"):
+            trainer.run()

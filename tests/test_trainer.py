@@ -1,7 +1,5 @@
 """The loop, and the hooks around it, with nothing of the rooms."""
 
-import contextlib
-
 import pytest
 import torch
 from helpers import Do, contents, stop_at, tiny
@@ -93,7 +91,9 @@ def test_a_hook_sees_the_losses_of_its_step(tiny_config):
     model.step = lambda *batch: made.append(plain(*batch)) or made[-1]
     Trainer(tiny_config(num_epochs=1), [Do(lambda trainer: seen.append(trainer.losses))], model=model).run()
     assert len(seen) == 3 and all(a is b for a, b in zip(seen, made, strict=True))
-    assert all(loss is None or (loss.ndim == 0 and not loss.requires_grad) for losses in seen for loss in losses.values())
+    assert all(
+        loss is None or (loss.ndim == 0 and not loss.requires_grad) for losses in seen for loss in losses.values()
+    )
 
 
 def test_stop_and_run_again_continues(tiny_config, device):
@@ -104,7 +104,11 @@ def test_stop_and_run_again_continues(tiny_config, device):
     assert said[-1] == ("watch", "end", 4, True)
     assert not trainer.run().stopped and trainer.step == 9
     assert [what[2] for what in said if what[1] == "after_step"] == list(range(1, 10))
-    assert device == "mps" or same(weights(trainer.model), weights(whole.model))
+    if device == "cpu":
+        assert same(weights(trainer.model), weights(whole.model))
+    else:  # their kernels add up in any order
+        ours, theirs = weights(trainer.model), weights(whole.model)
+        assert all(torch.allclose(ours[key], theirs[key], atol=1e-3) for key in theirs)
     steps = len(said)
     trainer.run()  # nothing is left to be done
     assert [what[1] for what in said[steps:]] == ["start", "end"] and trainer.step == 9
@@ -125,9 +129,6 @@ def test_after_an_error_what_was_opened_is_closed_and_end_is_not_called(tiny_con
         trainer.run()
     assert [what[:2] for what in said[:3]] == [("watch", "start"), ("behind", "start"), ("watch", "after_step")]
     assert said[-2:] == [("watch", "after_step", 2, 1, 1), "closed"]
-    with contextlib.suppress(RuntimeError):
-        Trainer(tiny_config(), [Opens(), Do(fail, 1)]).run()
-    assert said[-1] == "closed"
 
 
 def test_a_hook_may_set_where_it_starts(tiny_config):
@@ -139,7 +140,7 @@ def test_a_hook_may_set_where_it_starts(tiny_config):
     trainer = Trainer(tiny_config(), [Later(), Watch(said)]).run()
     assert [what[2] for what in said if what[1] == "after_step"] == [8, 9]
     data = UnpairedDataset(tiny_config().dataset_folder, (32, 32))
-    assert trainer.batch_files(8) == [data.path(domain, n) for domain in "AB" for n in (14, 15)]
+    assert [data.path("A", n) for n in trainer.batch_numbers[7]] == [data.path("A", n) for n in (14, 15)]
 
 
 def test_max_steps_ends_within_an_epoch_with_the_rate_decayed(tiny_config):

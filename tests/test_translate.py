@@ -8,10 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from cyclegan_lib.cli import main
+from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Generator, init_weights
 from cyclegan_lib.pictures import strips, translate
+from cyclegan_lib.runs.checkpoint import write_checkpoint
+from cyclegan_lib.runs.fast import speed_up
+
+FACTS = {"channels": 3, "base_channels": 4, "num_residual": 2, "output_norm": "none"}
 
 
 def generator(channels=3, output_norm="none", seed=0, num_residual=2):
@@ -19,20 +25,13 @@ def generator(channels=3, output_norm="none", seed=0, num_residual=2):
     return init_weights(Generator(channels, 4, num_residual, output_norm), std=0.1).eval()
 
 
-def save(path, G, **facts):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    names = {"channels": 3, "base_channels": 4, "num_residual": 2, "output_norm": "none"}
-    write_tensors(path, G.state_dict(), names | facts)
-    return path
-
-
 @pytest.fixture
 def run_folder(tmp_path):
-    """A run's folder with both generators in an epoch."""
-    for number, name in enumerate(("G_AB", "G_BA")):
-        save(tmp_path / "saved" / "epoch_3" / f"{name}.safetensors", generator(seed=number))
-    for name in ("D_A", "D_B", "state"):
-        write_tensors(tmp_path / "saved" / "epoch_3" / f"{name}.safetensors", {}, {"step": 3})
+    """A run's folder with a checkpoint: G_AB is `generator(seed=0)`, and G_BA `generator(seed=1)`."""
+    model = CycleGAN(base_channels=4, num_residual=2)
+    model.G_AB, model.G_BA = generator(seed=0), generator(seed=1)
+    (tmp_path / "saved").mkdir()
+    write_checkpoint(tmp_path / "saved" / "epoch_3.safetensors", model, {**FACTS, "step": 3})
     return tmp_path / "saved"
 
 
@@ -43,7 +42,7 @@ def noise(height, width, channels=3, seed=0):
 def run(*arguments):
     """(exit code, output) of the command in this process."""
     try:
-        translate.main([str(argument) for argument in arguments])
+        main(["translate", *map(str, arguments)])
     except SystemExit as end:
         return end.code
     return 0
@@ -58,6 +57,14 @@ def test_strip_by_strip_is_the_same_as_in_one_piece(monkeypatch, size, output_no
     assert len(found) == max(1, -(-size[0] // max(8, 1024 // size[1] // 4 * 4)))
     with torch.inference_mode():
         torch.testing.assert_close(torch.cat([rows for _, _, rows in found], 2), G(real), atol=2e-5, rtol=0)
+
+
+def test_layers_that_were_swapped_for_faster_ones_are_no_obstacle():
+    model, real = CycleGAN(base_channels=4, num_residual=2, output_norm="instance"), torch.rand(1, 3, 64, 40) * 2 - 1
+    with torch.inference_mode():
+        slow = model.G_AB(real)
+        found = torch.cat([rows for _, _, rows in strips.translate_strips(speed_up(model).G_AB, real)], 2)
+    torch.testing.assert_close(found, slow, atol=2e-5, rtol=0)
 
 
 def test_kept_in_half_precision_it_still_is_within_a_level_of_8_bits(monkeypatch):
@@ -172,7 +179,8 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, run_folder, caps
     (tmp_path / "in").mkdir()
     Image.fromarray(noise(20, 30)).save(tmp_path / "in" / "a.png")
     (tmp_path / "empty").mkdir()
-    out, one = ["--output", tmp_path / "out"], run_folder / "epoch_3" / "G_AB.safetensors"
+    out, one = ["--output", tmp_path / "out"], tmp_path / "one.safetensors"
+    write_tensors(one, generator().state_dict(), FACTS)
     wrong = {
         "no such file or folder": [tmp_path / "nowhere", "--checkpoint", run_folder, *out],
         "no pictures in": [tmp_path / "empty", "--checkpoint", run_folder, *out],
@@ -180,7 +188,7 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, run_folder, caps
         "no such file; nor is it official weights": [tmp_path / "in", "--checkpoint", "horse3zebra", *out],
         "no checkpoint in it": [tmp_path / "in", "--checkpoint", tmp_path / "empty", *out],
         "has one direction only": [tmp_path / "in", "--checkpoint", one, "--cycle", *out],
-        "--batch_size must be": [tmp_path / "in", "--checkpoint", run_folder, "--batch_size", 0, *out],
+        "--batch_size: must be": [tmp_path / "in", "--checkpoint", run_folder, "--batch_size", 0, *out],
         "would both become": [tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "b" / "a.png"]
         + ["--checkpoint", run_folder, *out],
     }
@@ -197,7 +205,7 @@ def test_a_result_is_not_overwritten_unless_told(tmp_path, run_folder, capsys):
     Image.fromarray(noise(20, 30)).save(tmp_path / "a.png")
     command = [tmp_path / "a.png", "--checkpoint", run_folder, "--output", tmp_path / "out"]
     assert [run(*command), run(*command), run(*command, "--overwrite")] == [0, 2, 0]
-    assert "is there already" in capsys.readouterr().err
+    assert "exists already" in capsys.readouterr().err
 
 
 MEASURED = """

@@ -3,17 +3,17 @@
 import collections
 import os
 import pickle
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from cyclegan_lib.cli import main
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_tensors
 from cyclegan_lib.models import Discriminator, Generator, init_weights
-from cyclegan_lib.runs import checkpoint as checkpoints
+from cyclegan_lib.pictures import weights as lib
+from cyclegan_lib.runs.checkpoint import write_checkpoint
 
 
 def official_shapes():
@@ -37,7 +37,7 @@ def test_the_official_layout_loads_and_comes_out_bit_for_bit(tmp_path):
     weights = official_weights()
     assert len(weights) == 48 and sum(value.numel() for value in weights.values()) == 11_378_179
     torch.save(weights, tmp_path / "horse2zebra.pth")
-    [path] = checkpoints.export(tmp_path / "horse2zebra.pth", "official", tmp_path / "out")
+    [path] = lib.export(tmp_path / "horse2zebra.pth", "official", tmp_path / "out")
     found = torch.load(path, weights_only=True)
     assert list(found) == list(weights) and all(torch.equal(found[key], weights[key]) for key in weights)
 
@@ -50,7 +50,7 @@ def test_old_statistics_and_several_gpus_are_seen_through(tmp_path):
         old[f"module.model.{number}.running_var"] = torch.ones(1)
         old[f"module.model.{number}.num_batches_tracked"] = torch.tensor(0)
     torch.save(old, tmp_path / "old.pth")
-    G = checkpoints.load_generator(tmp_path / "old.pth")
+    G = lib.load_generator(tmp_path / "old.pth")
     assert all(torch.equal(value, weights[key]) for key, value in G.state_dict().items())
 
 
@@ -76,7 +76,7 @@ def test_an_official_generator_computes_what_its_layers_say(tmp_path):
         up = (weights[f"model.{name}.weight"], weights[f"model.{name}.bias"])
         x = F.relu(F.instance_norm(F.conv_transpose2d(x, *up, stride=2, padding=1, output_padding=1)))
     with torch.inference_mode():
-        found = checkpoints.load_generator(tmp_path / "weights.pth")(real)
+        found = lib.load_generator(tmp_path / "weights.pth")(real)
     torch.testing.assert_close(found, torch.tanh(conv(x, "26", 3)), atol=1e-5, rtol=0)
 
 
@@ -104,7 +104,7 @@ def test_bad_files_are_named_and_run_nothing(tmp_path):
     for path in [*tmp_path.glob("*.pth"), tmp_path / "trap.safetensors"]:
         if path.name != "whole.pth":
             with pytest.raises(UserError, match=path.name):
-                checkpoints.load_generator(path)
+                lib.load_generator(path)
     assert not trap.exists()
     assert pickle.loads((tmp_path / "plain.pth").read_bytes()) is None and trap.exists(), "the trap works"
 
@@ -123,7 +123,7 @@ def test_another_architecture_is_told_by_its_first_key(tmp_path, change, named):
     change(weights)
     torch.save(weights, tmp_path / "other.pth")
     with pytest.raises(UserError, match=named):
-        checkpoints.load_generator(tmp_path / "other.pth")
+        lib.load_generator(tmp_path / "other.pth")
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_another_architecture_is_told_by_its_first_key(tmp_path, change, named):
 )  # fmt: skip
 def test_an_architecture_that_cannot_be_is_refused_before_it_is_built(tmp_path, fact):
     facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none", **fact}
-    for name in ("G_AB", "D_A"):
-        write_tensors(tmp_path / f"{name}.safetensors", {"model.1.bias": torch.zeros(3)}, facts)
-    with pytest.raises(UserError, match=f"G_AB.safetensors: .*{next(iter(fact))}"):
-        checkpoints.load_generator(tmp_path / "G_AB.safetensors")
-    with pytest.raises(UserError, match=f"safetensors: .*{next(iter(fact))}"):
-        checkpoints.export(tmp_path, "official", tmp_path / "out")
+    write_tensors(tmp_path / "one.safetensors", {"model.1.bias": torch.zeros(3)}, facts)
+    write_tensors(tmp_path / "two.safetensors", {f"{name}.x": torch.zeros(3) for name in ("G_BA", "D_A")}, facts)
+    for read in (lib.load_generator, lambda path: lib.export(path, "official", tmp_path / "out")):
+        for name in ("one", "two"):
+            with pytest.raises(UserError, match=f"{name}.safetensors: .*{next(iter(fact))}"):
+                read(tmp_path / f"{name}.safetensors")
 
 
 def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch, site):
@@ -150,16 +150,16 @@ def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch, site
     torch.save(weights, folder / "horse2zebra.pth")
     whole = (folder / "horse2zebra.pth").read_bytes()
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    monkeypatch.setattr(checkpoints, "OFFICIAL", address + "/{name}.pth")
+    monkeypatch.setattr(lib, "OFFICIAL", address + "/{name}.pth")
     kept = tmp_path / "hub" / "checkpoints"
     for bad in (whole[:1000], b"<html>", b""):
         (folder / "horse2zebra.pth").write_bytes(bad)
         with pytest.raises(UserError, match="horse2zebra.pth: (sent no weights|cannot be downloaded)"):
-            checkpoints.load_generator("horse2zebra")
+            lib.load_generator("horse2zebra")
         assert not list(kept.iterdir())
     (folder / "horse2zebra.pth").write_bytes(whole)
     for _ in range(2):
-        G = checkpoints.load_generator("horse2zebra")
+        G = lib.load_generator("horse2zebra")
         assert all(torch.equal(value, weights[key]) for key, value in G.state_dict().items())
         (folder / "horse2zebra.pth").unlink(missing_ok=True)  # not asked for again
     assert [path.name for path in kept.iterdir()] == ["cyclegan_horse2zebra.pth"]
@@ -167,17 +167,50 @@ def test_a_name_is_downloaded_once_and_only_if_whole(tmp_path, monkeypatch, site
 
 @pytest.fixture
 def run_folder(tmp_path):
-    """A run's checkpoint of small networks."""
-    model = CycleGAN(base_channels=4, num_residual=1, seed=1)
-    facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none", "step": 1}
-    checkpoints.save_checkpoint(tmp_path / "run" / "epoch_2", model, facts)
+    """A run's folder with two checkpoints of small networks, and the model of the second."""
+    (tmp_path / "run").mkdir()
+    for number in (1, 2):
+        model = CycleGAN(base_channels=4, num_residual=1, discriminator_instance=True, seed=number)
+        facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "none"}
+        facts |= {"discriminator_instance": True, "step": number}
+        write_checkpoint(tmp_path / "run" / f"epoch_{number}.safetensors", model, facts)
     return tmp_path / "run", model
+
+
+def same(G, other):
+    return all(torch.equal(value, other.state_dict()[key]) for key, value in G.state_dict().items())
+
+
+def test_a_run_gives_the_generators_of_its_newest_whole_checkpoint(run_folder, capsys):
+    folder, model = run_folder
+    for source in (folder, folder / "epoch_2.safetensors"):
+        for direction, names in {"AtoB": ("G_AB", "G_BA"), "BtoA": ("G_BA", "G_AB")}.items():
+            found = lib.load_generators(source, direction)
+            assert all(same(G, model.networks[name]) for G, name in zip(found, names, strict=True))
+            assert same(lib.load_generator(source, direction), found[0])
+    path = folder / "epoch_2.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert lib.newest(folder) == folder / "epoch_1.safetensors"
+    assert not same(lib.load_generator(folder), model.G_AB)
+    assert "warning: " in (said := capsys.readouterr().err) and "epoch_2.safetensors: damaged" in said
+
+
+def test_a_file_with_both_generators_or_one_needs_no_training(tmp_path):
+    networks = {name: init_weights(Generator(1, 4, 1)).eval() for name in ("G_AB", "G_BA")}
+    tensors = {f"{name}.{key}": value for name, G in networks.items() for key, value in G.state_dict().items()}
+    facts = {"channels": 1, "base_channels": 4, "num_residual": 1, "output_norm": "none"}
+    write_tensors(tmp_path / "both.safetensors", tensors, facts)
+    write_tensors(tmp_path / "one.safetensors", networks["G_BA"].state_dict(), facts)
+    there, back = lib.load_generators(tmp_path / "both.safetensors", "BtoA")
+    assert same(there, networks["G_BA"]) and same(back, networks["G_AB"])
+    there, back = lib.load_generators(tmp_path / "one.safetensors")
+    assert same(there, networks["G_BA"]) and back is None
 
 
 def test_a_run_becomes_official_files_under_the_official_names(run_folder, tmp_path):
     """There D_A judges what G_A made of A: pictures of B."""
     folder, model = run_folder
-    checkpoints.export(folder, "official", tmp_path / "out")
+    lib.export(folder, "official", tmp_path / "out")
     names = {"G_A": model.G_AB, "G_B": model.G_BA, "D_A": model.D_B, "D_B": model.D_A}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"latest_net_{name}.pth" for name in names}
     for name, network in names.items():
@@ -186,32 +219,39 @@ def test_a_run_becomes_official_files_under_the_official_names(run_folder, tmp_p
         assert len(found) == (10 if isinstance(network, Discriminator) else 16)
 
 
-@pytest.mark.parametrize("to", ["onnx", "pt2"])
-def test_an_export_agrees_with_pytorch_at_three_sizes(run_folder, tmp_path, to):
+def test_a_norm_at_the_output_is_not_lost_without_a_word(tmp_path):
+    facts = {"channels": 3, "base_channels": 4, "num_residual": 1, "output_norm": "instance"}
+    write_tensors(tmp_path / "G.safetensors", init_weights(Generator(3, 4, 1)).state_dict(), facts)
+    with pytest.raises(UserError, match="G.safetensors: G has a norm at its output"):
+        lib.export(tmp_path / "G.safetensors", "official", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_export_agrees_with_pytorch_at_three_sizes(run_folder, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
     folder, model = run_folder
-    paths = checkpoints.export(folder, to, tmp_path / "out")
-    assert [path.name for path in paths] == [f"G_AB.{to}", f"G_BA.{to}"]
-    real = [torch.rand(n, 3, 4 * n + 8, 40) * 2 - 1 for n in (1, 2, 3)]
-    if to == "onnx":
-        session = pytest.importorskip("onnxruntime").InferenceSession(paths[1])
-        fakes = [torch.from_numpy(session.run(None, {"real": x.numpy()})[0]) for x in real]
-    else:
-        module = torch.export.load(paths[1]).module()
-        fakes = [module(x) for x in real]
-    for x, fake in zip(real, fakes, strict=True):
-        torch.testing.assert_close(fake, model.G_BA(x), atol=checkpoints.AGREEMENT, rtol=0)
+    paths = lib.export(folder, "onnx", tmp_path / "out")
+    assert [path.name for path in paths] == ["G_AB.onnx", "G_BA.onnx"]
+    session = onnxruntime.InferenceSession(paths[1])
+    for n in (1, 2, 3):
+        real = torch.rand(n, 3, 4 * n + 8, 40) * 2 - 1
+        fake = torch.from_numpy(session.run(None, {"real": real.numpy()})[0])
+        torch.testing.assert_close(fake, model.G_BA(real), atol=lib.AGREEMENT, rtol=0)
 
 
 def test_an_export_that_differs_is_refused_and_not_left(run_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "AGREEMENT", -1.0)
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(lib, "AGREEMENT", -1.0)
     with pytest.raises(UserError, match="differs from PyTorch"):
-        checkpoints.export(run_folder[0], "pt2", tmp_path / "out")
+        lib.export(run_folder[0], "onnx", tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_the_command_exports_and_fails_in_one_line(run_folder, tmp_path):
-    command = [sys.executable, "-m", "cyclegan_lib.checkpoints", "export", run_folder[0], "--to", "official"]
-    for code in (0, 2):
-        done = subprocess.run([*command, "--output", tmp_path / "out"], capture_output=True, text=True)
-        assert done.returncode == code
-    assert done.stderr.startswith("error: ") and "is there already" in done.stderr and done.stderr.count("\n") == 1
+def test_the_command_exports_and_fails_in_one_line(run_folder, tmp_path, capsys):
+    command = ["export", str(run_folder[0]), "--to", "official", "--output", str(tmp_path / "out")]
+    main(command)
+    assert "latest_net_D_A.pth: " in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        main(command)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: ") and "exists already" in said and said.count("\n") == 1

@@ -37,7 +37,7 @@ def new_folder(root):
     """
     root = Path(root)
     if root.exists():
-        raise UserError(f"{root} is there already; remove it or choose another name")
+        raise UserError(f"{root} exists already; remove it or choose another name")
     workshop = root.with_name(f".{root.name}.partial")
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)

@@ -23,7 +23,7 @@ def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
 
     Raises:
         UserError: for a source that is not there, holds less than two pictures, or any that cannot be
-            read; if a picture is in both; or if `root` is there already. Then nothing is made.
+            read; if a picture is in both; or if `root` exists already. Then nothing is made.
     """
     with new_folder(root) as new:
         folders = [_folder_of(Path(source), new.with_name(side)) for side, source in (("A", source_A), ("B", source_B))]

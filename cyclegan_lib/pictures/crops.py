@@ -24,7 +24,7 @@ def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=12
     parts beside it: no pixel is in both. `crops.json` says where each was cut.
 
     Raises:
-        UserError: for a picture that cannot be read or is too small, or if `root` is there already.
+        UserError: for a picture that cannot be read or is too small, or if `root` exists already.
     """
     with new_folder(root) as new:
         images = map_pictures(read_picture, [picture_A, picture_B], "reading")

@@ -9,26 +9,25 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
+import torch
+
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.check import PAPER, check_dataset, dataset_folder, new_folder, summary
-from torchvision.datasets.utils import download_url
 
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MOST_FILES, MOST_BYTES = 100_000, 20 * 1024**3  # of an archive, unpacked; the paper's are far smaller
 STALLED = 60  # seconds without a byte
-BEGINNINGS = {b"<": "a web page", b"\x1f\x8b": "a gzip archive", b"BZh": "a bzip2 archive", b"\xfd7z": "an xz archive"}
 
 
 def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
-    """Fetch a zip of a data set and unpack it into the new folder `root`, which appears only when it is whole.
+    """Fetch a zip of a data set and unpack it into the new folder `root`, which appears only once it is complete.
 
     Args:
         root: the folder; its name is the data set's.
         url: the archive's address; None: where the authors offer the data set of that name.
 
     Raises:
-        UserError: if `root` is there already, its name is unknown and there is no `url`, the archive
+        UserError: if `root` exists already, its name is unknown and there is no `url`, the archive
             cannot be had, or it is not one that may be unpacked; `root` is not made then.
     """
     root = Path(root)
@@ -48,15 +47,15 @@ def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
 def fetch(url, folder, name="archive.zip"):
     """Download a file, with a bar. Returns its path in `folder`.
 
-    A connection that breaks off is not always noticed: look at what came before it is used.
+    A connection that breaks off is not always noticed: check the file before it is used.
     """
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url}: cannot be downloaded (it begins with neither http:// nor https://)")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED)
     try:
-        download_url(url, str(folder), name)
-    except (OSError, ValueError, RuntimeError, http.client.HTTPException) as error:
+        torch.hub.download_url_to_file(url, folder / name)
+    except (OSError, ValueError, http.client.HTTPException) as error:
         reason = error.reason if type(error) is urllib.error.URLError else error
         raise UserError(f"{url}: cannot be downloaded ({str(reason) or type(error).__name__})") from None
     finally:
@@ -85,7 +84,12 @@ def unpack(archive, target, url, most_files=MOST_FILES, most_bytes=MOST_BYTES):
                 )
             contents.extractall(target)  # zipfile never writes more of an entry than it was said to hold
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise UserError(f"{url}: {no_zip(archive, error)}") from None
+        with open(archive, "rb") as file:
+            beginning = file.read(100).lstrip()
+        what = "a web page, not a zip" if beginning.startswith(b"<") else "not a zip"
+        if beginning.startswith(b"PK"):
+            what = f"the archive is damaged or was cut short ({error}); try again"
+        raise UserError(f"{url}: {what}") from None
 
 
 def forbidden(entry):
@@ -97,17 +101,6 @@ def forbidden(entry):
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a link" if kind == stat.S_IFLNK else "is neither a file nor a folder"
     return "is encrypted" if entry.flag_bits & 1 else None
-
-
-def no_zip(archive, error):
-    """What is wrong with a file that cannot be unpacked."""
-    with open(archive, "rb") as file:
-        beginning = file.read(512)
-    if beginning.startswith(b"PK"):
-        return f"the archive is damaged or was cut short ({error}); try again"
-    kinds = [kind for mark, kind in BEGINNINGS.items() if beginning.lstrip().startswith(mark)]
-    kinds += ["a tar archive" if beginning[257:262] == b"ustar" else "something else"]
-    return f"{kinds[0]}, not a zip"
 
 
 def command(args):

@@ -8,7 +8,6 @@ Pictures are (N, C, H, W) in [-1, 1].
 """
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -82,7 +81,7 @@ def nearest(pictures, train):
 def copied(fakes, test, train):
     """The share of fakes that are nearer to a training picture than all but 5 % of the real test pictures.
 
-    About 0.05 is what real pictures have; far more means that the generator repeats what it saw.
+    Far more than 0.05 means that the generator repeats what it saw.
     """
     limit = nearest(test, train)[1].quantile(NEAR)
     return (nearest(fakes, train)[1] < limit).double().mean().item()
@@ -98,80 +97,63 @@ def inception_scores(fakes, real, feature=2048):
     Raises:
         UserError: if torchmetrics is not installed or the weights cannot be had.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
-        from torchmetrics.image.kid import KernelInceptionDistance
-    except ImportError:
-        raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
     # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
-    subset = min(100, len(fakes), len(real))
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
+        torch.manual_seed(0)  # KID draws its subsets
         try:
-            scores = KernelInceptionDistance(feature=feature, subset_size=subset), FrechetInceptionDistance(feature)
-        except ModuleNotFoundError:
+            from torchmetrics.image.fid import FrechetInceptionDistance
+            from torchmetrics.image.kid import KernelInceptionDistance
+
+            subset = min(100, len(fakes), len(real))
+            scores = KernelInceptionDistance(feature, subset_size=subset), FrechetInceptionDistance(feature)
+        except ImportError:
             raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
         except OSError as error:
             reason = getattr(error, "reason", error)
             raise UserError(f"the weights for KID and FID cannot be downloaded ({reason})") from None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # KID draws its subsets
-            for score in scores:
-                for pictures, is_real in ((real, True), (fakes, False)):
-                    for batch in to_uint8(pictures).split(32):
-                        score.update(batch, real=is_real)
-            (kid, kid_std), fid = (score.compute() for score in scores)
+        for score in scores:
+            for pictures, is_real in ((real, True), (fakes, False)):
+                for batch in to_uint8(pictures).split(32):
+                    score.update(batch, real=is_real)
+        (kid, kid_std), fid = (score.compute() for score in scores)
     return {"KID": kid.item(), "KID_std": kid_std.item(), "FID": fid.item()}
 
 
-@dataclass
 class Judgement:
-    """What can be said of the translations of all test pictures.
+    """What can be said of the translations of test pictures.
+
+    Args:
+        real, fake: test pictures, and what the generator made of them.
+        target, train: test and training pictures of the domain that `fake` should look like.
 
     Attributes:
-        direction: "AtoB" or "BtoA"; below, A stands for where it comes from and B for where it goes.
-        pictures: {"real", "fake", "target", "train"}: test pictures of A, their translations,
-            test pictures of B, training pictures of B.
-        table: {statistic: (doing nothing, the translation, other pictures of B)}, distances to the test pictures of B.
+        pictures: these four by name.
+        table: {statistic: (doing nothing, the translation, `train`)}, distances to `target`.
         copied: as `copied` gives it.
     """
 
-    direction: str
-    pictures: dict
-    table: dict
-    copied: float
+    def __init__(self, real, fake, target, train, direction="AtoB"):
+        self.source, self.target = direction[0], direction[-1]
+        self.pictures = {"real": real, "fake": fake, "target": target, "train": train}
+        columns = [distances(pictures, target) for pictures in (real, fake, train)]
+        self.table = {name: tuple(column[name] for column in columns) for name in columns[0]}
+        self.copied = copied(fake, target, train)
 
     def report(self):
         """A table in a few lines of text."""
-        source, target = self.direction[0], self.direction[-1]
-        columns = f"real {source}", f"fake {target}", f"train{target}"
-        lines = [f"{'distance to test' + target:32}" + "".join(f"{name:>9}" for name in columns)]
+        columns = f"real {self.source}", f"fake {self.target}", f"train{self.target}"
+        lines = [f"{'distance to test' + self.target:32}" + "".join(f"{name:>9}" for name in columns)]
         lines += [f"{name:32}" + "".join(f"{value:9.3f}" for value in values) for name, values in self.table.items()]
-        lines.append(
-            f"{self.copied:.0%} of the fakes are nearer to a training picture than all but {NEAR:.0%} "
-            f"of the real {target} are"
-        )
-        return "\n".join(lines)
+        close = f"{self.copied:.0%} of the fakes are suspiciously close to a training picture; chance gives {NEAR:.0%}"
+        return "\n".join([*lines, close])
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
-        source, target = self.direction[0], self.direction[-1]
         real, fake = self.pictures["real"][:count], self.pictures["fake"][:count]
-        found, _ = nearest(fake, self.pictures["train"])
-        rows = {f"real {source}": real, f"fake {target}": fake}
-        return {**rows, f"the nearest of\ntrain{target}": self.pictures["train"][found]}
-
-
-def judge(real, fake, target, train, direction="AtoB"):
-    """A `Judgement` of the translations `fake` of the test pictures `real`.
-
-    Args:
-        target, train: test and training pictures of the domain that `fake` should look like.
-    """
-    columns = [distances(pictures, target) for pictures in (real, fake, train)]
-    table = {name: tuple(column[name] for column in columns) for name in columns[0]}
-    pictures = {"real": real, "fake": fake, "target": target, "train": train}
-    return Judgement(direction, pictures, table, copied(fake, target, train))
+        nearest_train = self.pictures["train"][nearest(fake, self.pictures["train"])[0]]
+        rows = {f"real {self.source}": real, f"fake {self.target}": fake}
+        return {**rows, f"the nearest of\ntrain{self.target}": nearest_train}
 
 
 @torch.inference_mode()
@@ -200,4 +182,4 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     channels = G.model[1].in_channels
     real, target, train = (load_split(root, split, size, channels, limit, read_picture) for split in splits)
     fake = torch.cat([G(batch.to(device)).cpu() for batch in real.split(8)])
-    return judge(real, fake, target, train, direction)
+    return Judgement(real, fake, target, train, direction)

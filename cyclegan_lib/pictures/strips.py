@@ -11,6 +11,9 @@ own size are too large for that, and are computed again for each norm behind the
 more work (for 64 channels and nine blocks).
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,112 +21,96 @@ from torch import nn
 from cyclegan_lib.datasets import to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import ResidualBlock
+from cyclegan_lib.runs import fast
 
 STRIP_PIXELS = 2**18  # of the picture, about, in a strip
 HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
 
 
+@dataclass
 class Layer:
-    """What can be asked for rows: (1, channels, last - first, width) of a map `height` high.
+    """A map that can be computed some rows at a time.
 
-    `scale` is how many rows of the picture stand for one of its own.
+    Attributes:
+        rows: (first, last) → rows first to last - 1: (1, channels, last - first, width).
+        height: how many rows there are.
+        scale: how many rows of the picture stand for one of these.
     """
 
-    def __init__(self, source, height, scale):
-        self.source, self.height, self.scale = source, height, scale
+    rows: Callable
+    height: int
+    scale: int
 
-    def strips(self, rows):
-        """Yield (first, last, the rows between) for the whole map, `rows` of the picture's at a time."""
-        step = max(4, rows // self.scale)
+    def strips(self, size):
+        """Yield (first, last, the rows between) for the whole map, `size` rows of the picture at a time."""
+        step = max(4, size // self.scale)
         for first in range(0, self.height, step):
             last = min(first + step, self.height)
             yield first, last, self.rows(first, last)
 
 
-class Picture(Layer):
+def picture(pixels, device):
     """(1, channels, H, W) in [-1, 1], or uint8; moved to `device` a strip at a time."""
 
-    def __init__(self, pixels, device):
-        super().__init__(None, pixels.shape[2], 1)
-        self.pixels, self.device = pixels, device
+    def rows(first, last):
+        strip = pixels[:, :, first:last].to(device)
+        return to_signed(strip) if strip.dtype == torch.uint8 else strip
 
-    def rows(self, first, last):
-        found = self.pixels[:, :, first:last].to(self.device)
-        return to_signed(found) if found.dtype == torch.uint8 else found
+    return Layer(rows, pixels.shape[2], 1)
 
 
-class Convolution(Layer):
-    """An `nn.Conv2d` of stride 1 or 2, behind a reflection padding of `reflect` or with its own zeros."""
+def convolved(source, conv, reflect):
+    """An `nn.Conv2d` of stride 1 or 2, after a reflection padding of `reflect` or with its own zeros."""
+    stride, kernel = conv.stride[0], conv.kernel_size[0]
+    pad, mode = (reflect, "reflect") if reflect else (conv.padding[0], "constant")
 
-    def __init__(self, source, conv, reflect):
-        stride = conv.stride[0]
-        super().__init__(source, source.height // stride, source.scale * stride)
-        self.conv, self.stride, self.kernel = conv, stride, conv.kernel_size[0]
-        self.pad, self.mode = (reflect, "reflect") if reflect else (conv.padding[0], "constant")
+    def rows(first, last):
+        start, end = first * stride - pad, (last - 1) * stride - pad + kernel
+        strip = source.rows(max(start, 0), min(end, source.height))
+        strip = F.pad(strip, (pad, pad, max(-start, 0), max(end - source.height, 0)), mode)
+        return F.conv2d(strip, conv.weight, conv.bias, stride)
 
-    def rows(self, first, last):
-        start, end = first * self.stride - self.pad, (last - 1) * self.stride - self.pad + self.kernel
-        found = self.source.rows(max(start, 0), min(end, self.source.height))
-        beyond = (self.pad, self.pad, max(-start, 0), max(end - self.source.height, 0))
-        found = F.pad(found, beyond, mode=self.mode)
-        return F.conv2d(found, self.conv.weight, self.conv.bias, self.stride)
+    return Layer(rows, source.height // stride, source.scale * stride)
 
 
-class Upsampling(Layer):
+def upsampled(source, conv):
     """The generator's `nn.ConvTranspose2d`: 3×3, stride 2. Row o of it needs rows o/2 and, if odd, the next."""
 
-    def __init__(self, source, conv):
-        super().__init__(source, 2 * source.height, source.scale // 2)
-        self.conv = conv
-
-    def rows(self, first, last):
+    def rows(first, last):
         start, end = first // 2, (last + 1) // 2
-        found = self.conv(self.source.rows(start, min(end + 1, self.source.height)))
-        return found[:, :, first - 2 * start : last - 2 * start]
+        strip = conv(source.rows(start, min(end + 1, source.height)))
+        return strip[:, :, first - 2 * start : last - 2 * start]
+
+    return Layer(rows, 2 * source.height, source.scale // 2)
 
 
-class Normalised(Layer):
-    """An `nn.InstanceNorm2d` without scale, over all rows of its source."""
-
-    def __init__(self, source, rows, eps):
-        super().__init__(source, source.height, source.scale)
-        count = total = squares = 0
-        for _, _, found in source.strips(rows):
-            total = total + found.double().sum((2, 3), keepdim=True)
-            squares = squares + found.double().square().sum((2, 3), keepdim=True)
-            count += found.shape[2] * found.shape[3]
-        mean = total / count
-        variance = (squares / count - mean.square()).clamp(min=0)
-        self.mean, self.factor = mean.float(), (variance + eps).rsqrt().float()
-
-    def rows(self, first, last):
-        return (self.source.rows(first, last) - self.mean) * self.factor
+def normalised(source, size, eps=1e-5):
+    """An `nn.InstanceNorm2d` without scale, over all rows of its source; `eps` as torch's."""
+    count = total = squares = 0
+    for _, _, strip in source.strips(size):
+        total = total + strip.double().sum((2, 3), keepdim=True)
+        squares = squares + strip.double().square().sum((2, 3), keepdim=True)
+        count += strip.shape[2] * strip.shape[3]
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    mean, factor = mean.float(), (variance + eps).rsqrt().float()
+    return pointwise(lambda strip: (strip - mean) * factor, source)
 
 
-class Pointwise(Layer):
-    """A function of every value by itself, or of every pair of values of two layers: ReLU, tanh, a sum."""
-
-    def __init__(self, function, *sources):
-        super().__init__(sources, sources[0].height, sources[0].scale)
-        self.function = function
-
-    def rows(self, first, last):
-        return self.function(*(source.rows(first, last) for source in self.source))
+def pointwise(function, *sources):
+    """A function of every value by itself, or of every two values of two layers: ReLU, tanh, a sum."""
+    rows = lambda first, last: function(*(source.rows(first, last) for source in sources))  # noqa: E731
+    return Layer(rows, sources[0].height, sources[0].scale)
 
 
-class Kept(Layer):
+def kept(source, size, dtype):
     """All rows of a layer, computed once. What is below can be forgotten."""
-
-    def __init__(self, source, rows, dtype):
-        super().__init__(None, source.height, source.scale)
-        self.map = None
-        for first, last, found in source.strips(rows):
-            if self.map is None:
-                self.map = found.new_empty((*found.shape[:2], self.height, found.shape[3]), dtype=dtype)
-            self.map[:, :, first:last] = found
-
-    def rows(self, first, last):
-        return self.map[:, :, first:last].float()
+    whole = None
+    for first, last, strip in source.strips(size):
+        if whole is None:
+            whole = strip.new_empty((*strip.shape[:2], source.height, strip.shape[3]), dtype=dtype)
+        whole[:, :, first:last] = strip
+    return Layer(lambda first, last: whole[:, :, first:last].float(), source.height, source.scale)
 
 
 def kept_bytes(G, height, width):
@@ -148,30 +135,30 @@ def translate_strips(G, pixels, device="cpu"):
         UserError: for a generator with layers that cannot be computed so.
     """
     _, _, height, width = pixels.shape
-    rows = max(8, STRIP_PIXELS // width // 4 * 4)
+    size = max(8, STRIP_PIXELS // width // 4 * 4)
     _, dtype = kept_bytes(G, height, width)
-    yield from _build(G.model, Picture(pixels, device), rows, dtype).strips(rows)
+    yield from _build(G.model, picture(pixels, device), size, dtype).strips(size)
 
 
-def _build(layers, node, rows, dtype):
-    """The `Layer` that stands for a sequence of modules over `node`."""
+def _build(modules, layer, size, dtype):
+    """The `Layer` that stands for a sequence of modules over `layer`."""
     reflect = 0
-    for module in layers:
+    for module in modules:
         if isinstance(module, nn.ReflectionPad2d):
             reflect = module.padding[0]
         elif isinstance(module, nn.Conv2d):
-            node, reflect = Convolution(node, module, reflect), 0
-            if node.scale == 4:  # small enough: a residual block's, or the one before them
-                node = Kept(node, rows, dtype)
+            layer, reflect = convolved(layer, module, reflect), 0
+            if layer.scale == 4:  # small enough: a residual block's, or the one before them
+                layer = kept(layer, size, dtype)
         elif isinstance(module, nn.ConvTranspose2d):
-            node = Upsampling(node, module)
-        elif isinstance(module, nn.InstanceNorm2d) and not module.affine:
-            node = Normalised(node, rows, module.eps)
+            layer = upsampled(layer, module)
+        elif isinstance(module, fast.InstanceNorm) or (type(module) is nn.InstanceNorm2d and not module.affine):
+            layer = normalised(layer, size)
         elif isinstance(module, ResidualBlock):
-            block = _build(module.conv_block, node, rows, dtype)
-            node = Kept(Pointwise(torch.add, node, block), rows, dtype)
+            block = _build(module.conv_block, layer, size, dtype)
+            layer = kept(pointwise(torch.add, layer, block), size, dtype)
         elif isinstance(module, nn.ReLU | nn.Tanh):
-            node = Pointwise(torch.relu if isinstance(module, nn.ReLU) else torch.tanh, node)
+            layer = pointwise(torch.relu if isinstance(module, nn.ReLU) else torch.tanh, layer)
         else:
             raise UserError(f"a generator with a {type(module).__name__} cannot translate pictures of this size")
-    return node
+    return layer

@@ -1,11 +1,11 @@
 """Pictures in, pictures out: one picture or a folder, of any size."""
 
-from dataclasses import dataclass
+import itertools
+from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
@@ -21,8 +21,15 @@ from torchvision.transforms.v2 import functional as TF
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
 LEAST_SIDE = 8  # of what a generator is given; smaller pictures are padded
 BESIDES = 1.5 * 1024**3  # bytes that Python, the networks, the picture and one strip take, about
-WRITTEN = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")  # others get .png behind their name
-NO_ALPHA = (".jpg", ".jpeg", ".bmp")
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
 
 
 def translate_image(G, image):
@@ -66,7 +73,7 @@ def to_uint8(pictures):
 
 
 def plan(sources, output):
-    """What there is to do: ([(a picture's file, where its translation goes)], {file: why it is left out}).
+    """What there is to do: ({where a translation goes: its picture's file}, {file: why it is left out}).
 
     Args:
         sources: files, and folders whose pictures are found however deep.
@@ -76,89 +83,59 @@ def plan(sources, output):
         UserError: for a source that is not there, nothing to do, two results of one name, or an
             output folder inside of a source, where the next run would take results for pictures.
     """
-    jobs, left_out, output = [], {}, Path(output)
+    jobs, left_out, output = {}, {}, Path(output)
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        if not source.is_dir():
-            jobs.append((source, output / target_name(Path(source.name))))
-            continue
-        if source.resolve() in (output.resolve(), *output.resolve().parents):
+        if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
             raise UserError(f"--output {output} lies in {source}, whose pictures are translated; choose another")
-        pictures = find_pictures(source)
-        jobs += [(path, output / target_name(path.relative_to(source))) for path in pictures]
-        for path in sorted(set(source.rglob("*")) - set(pictures)):
-            is_hidden = any(part.startswith(".") for part in path.relative_to(source).parts)
-            if path.is_file() and not is_hidden:
+        folder, pictures = (source, find_pictures(source)) if source.is_dir() else (source.parent, [source])
+        for path in pictures:
+            target = output / path.relative_to(folder)
+            if target.suffix.lower() not in FORMATS:
+                target = target.with_name(f"{target.name}.png")
+            if jobs.setdefault(target, path) != path:
+                raise UserError(f"{jobs[target]} and {path} would both become {target}; translate one at a time")
+        for path in sorted({path for path in source.rglob("*") if path.is_file()} - set(pictures)):
+            if not any(part.startswith(".") for part in path.relative_to(source).parts):
                 left_out[path] = f"not a picture that Pillow can read ({path.suffix or 'no ending'})"
     if not jobs:
         raise UserError(f"no pictures in {', '.join(map(str, sources))}")
-    sources_of = {}
-    for source, target in jobs:
-        earlier = sources_of.setdefault(target, source)
-        if earlier != source:
-            raise UserError(f"{earlier} and {source} would both become {target}; translate one at a time")
     return jobs, left_out
 
 
-def target_name(path):
-    """The same name, or one of a kind that holds all colours."""
-    return path if path.suffix.lower() in WRITTEN else path.with_name(f"{path.name}.png")
+# A picture that was read: its pixels, uint8 (channels, H, W), and what its result gets back: alpha (1, H, W), profile.
+Loaded = namedtuple("Loaded", "target pixels alpha profile")
 
 
-@dataclass
-class Loaded:
-    """A picture that was read: what a generator is given, and what its result gets back."""
-
-    target: Path
-    pixels: torch.Tensor  # uint8 (channels, H, W)
-    alpha: torch.Tensor | None  # uint8 (1, H, W)
-    profile: bytes | None
-
-
-def load(source, target, G, memory):
-    """Raises: UserError: naming the file, if it cannot be read, or would need more than `memory` bytes."""
-    original = open_upright(source)
-    width, height = original.size
-    needed = BESIDES + kept_bytes(G, height, width)[0]
-    if width * height > WHOLE_PIXELS and needed > memory:
-        gigabytes = f"about {needed / 1024**3:.1f} GB; give a larger --memory, or scale it down"
-        raise UserError(f"{source}: {width}×{height} pixels need {gigabytes}")
-    alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
-    # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
-    profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-    return Loaded(target, image_to_pixels(G, read_picture(source)), alpha, profile)
-
-
-def load_batches(jobs, G, batch_size, memory, failed):
-    """Yield lists of `Loaded` pictures of one size, large ones alone. Why others cannot be read goes into `failed`."""
-    batch = []
-    for source, target in jobs:
+def load(jobs, G, memory, failed):
+    """Yield a `Loaded` for every job. Why some cannot be read, or would need more `memory`, goes into `failed`."""
+    for target, source in jobs:
         try:
-            picture = load(source, target, G, memory)
+            original = open_upright(source)
+            width, height = original.size
+            needed = BESIDES + kept_bytes(G, height, width)[0]
+            if width * height > WHOLE_PIXELS and needed > memory:
+                gigabytes = f"about {needed / 1024**3:.1f} GB; give a larger --memory, or scale it down"
+                raise UserError(f"{width}×{height} pixels need {gigabytes}")
+            alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
+            # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
+            profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
+            picture = Loaded(target, image_to_pixels(G, read_picture(source)), alpha, profile)
         except UserError as error:
             failed[source] = str(error).removeprefix(f"{source}: ")
-            continue
-        if batch and batch[0].pixels.shape != picture.pixels.shape:
-            yield batch
-            batch = []
-        batch.append(picture)
-        if len(batch) == (1 if picture.pixels[0].numel() > WHOLE_PIXELS else batch_size):
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+        else:
+            yield picture
 
 
 def write(picture, pixels):
     """Save the result of a `Loaded` picture, uint8 (channels, H, a multiple of its width), atomically."""
-    ending = picture.target.suffix.lower()
-    if picture.alpha is not None and ending not in NO_ALPHA:
+    kind = FORMATS[picture.target.suffix.lower()]
+    if picture.alpha is not None and kind not in ("JPEG", "BMP"):
         pixels = torch.cat([pixels, picture.alpha.repeat(1, 1, pixels.shape[2] // picture.alpha.shape[2])])
-    quality = {"quality": 95} if ending in (".jpg", ".jpeg", ".webp") else {}
+    quality = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
     picture.target.parent.mkdir(parents=True, exist_ok=True)
     with atomic(picture.target) as partial:
-        kind = Image.registered_extensions()[ending]
         TF.to_pil_image(pixels).save(partial, kind, icc_profile=picture.profile, **quality)
 
 
@@ -173,14 +150,15 @@ def translate_files(G, jobs, G_back=None, side_by_side=False, batch_size=8, memo
         {file: why it could not be translated}; all others are written.
     """
     failed = {}
-    bar = tqdm(jobs, unit="picture", dynamic_ncols=True, disable=not show_bar)
-    for batch in load_batches(bar, G, batch_size, memory, failed):
-        real = torch.stack([picture.pixels for picture in batch])
-        fake = translate_pixels(G, real)
-        columns = [real, fake] if side_by_side or G_back else [fake]
-        columns += [translate_pixels(G_back, fake)] if G_back else []
-        for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
-            write(picture, row)
+    bar = tqdm(jobs.items(), unit="picture", dynamic_ncols=True, disable=not show_bar)
+    for size, pictures in itertools.groupby(load(bar, G, memory, failed), lambda picture: picture.pixels[0].shape):
+        while batch := list(itertools.islice(pictures, batch_size if size.numel() <= WHOLE_PIXELS else 1)):
+            real = torch.stack([picture.pixels for picture in batch])
+            fake = translate_pixels(G, real)
+            columns = [real, fake] if side_by_side or G_back else [fake]
+            columns += [translate_pixels(G_back, fake)] if G_back else []
+            for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
+                write(picture, row)
     return failed
 
 
@@ -188,10 +166,10 @@ def command(args):
     """Exit code 1 if a file was left out."""
     device = resolve_device(args.device)
     jobs, left_out = plan(args.pictures, args.output)
-    existing = [target for _, target in jobs if target.exists()]
+    existing = [target for target in jobs if target.exists()]
     if existing and not args.overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{more} is there already; choose another --output, or --overwrite")
+        raise UserError(f"{existing[0]}{more} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")

@@ -58,7 +58,7 @@ def load_generators(path_or_name, direction="AtoB"):
 
 
 def weights_file(path_or_name):
-    """The file that `load_generator` reads: of a run the newest checkpoint, of official weights the one that is kept."""
+    """The file that `load_generator` reads; official weights are downloaded."""
     path = Path(path_or_name)
     if path.is_dir():
         return newest(path)
@@ -75,13 +75,13 @@ def newest(folder):
     return saved.path
 
 
-def official_file(name, url=None):
+def official_file(name):
     """The file of official weights by their name: downloaded once, and kept only if it can be read."""
     kept = Path(torch.hub.get_dir()) / "checkpoints" / f"cyclegan_{name}.pth"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
+        address = OFFICIAL.format(name=name)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            address = url or OFFICIAL.format(name=name)
             partial = fetch(address, Path(folder), "weights.pth")
             try:
                 read_pth(partial)
@@ -99,7 +99,7 @@ def holds(path, name):
 def load_network(path, name="G_AB"):
     """A network of a checkpoint, or the only one in a file; ready for use, on the CPU. Raises as `load_generator`."""
     tensors, facts = read_network(path, name) if path.suffix == ".safetensors" else (read_pth(path), {})
-    arguments = architecture(path, facts) or architecture_of_tensors(path, tensors)
+    arguments = architecture(path, tensors, facts)
     kind = Generator
     if name.startswith("D_"):
         sizes = {key: arguments[key] for key in ("channels", "base_channels")}
@@ -127,27 +127,22 @@ def read_pth(path):
     return {key: value for key, value in tensors.items() if key.split(".")[-1] not in UNUSED}
 
 
-def architecture(path, facts):
-    """The generator's arguments that a training here saved; None if there are none."""
+def architecture(path, tensors, facts):
+    """The generator's arguments: of a training here its facts say them, else the shapes in the official layout."""
     names = ("channels", "base_channels", "num_residual", "output_norm")
     if any(name not in facts for name in names):
-        return None
+        first = tensors.get("model.1.weight")
+        if first is None or first.ndim != 4:
+            has = f"begins with {next(iter(tensors))}" if tensors else "is empty"
+            raise UserError(f"{path}: another architecture: it has no convolution model.1.weight ({has})")
+        blocks = {key.split(".")[1] for key in tensors if ".conv_block." in key}
+        return {"channels": first.shape[1], "base_channels": first.shape[0], "num_residual": len(blocks) or 9}
     for name in names[:-1]:
         if not is_count(facts[name]) or facts[name] > LARGEST:
             raise UserError(f"{path}: damaged, {name} is no number from 1 to {LARGEST}")
     if facts["output_norm"] not in OUTPUT_NORMS:
         raise UserError(f"{path}: another architecture: output_norm is none of {', '.join(OUTPUT_NORMS)}")
     return {name: facts[name] for name in names}
-
-
-def architecture_of_tensors(path, tensors):
-    """The generator's arguments that the shapes in the official layout tell."""
-    first = tensors.get("model.1.weight")
-    if first is None or first.ndim != 4:
-        has = f"begins with {next(iter(tensors))}" if tensors else "is empty"
-        raise UserError(f"{path}: another architecture: it has no convolution model.1.weight ({has})")
-    blocks = {key.split(".")[1] for key in tensors if ".conv_block." in key}
-    return {"channels": first.shape[1], "base_channels": first.shape[0], "num_residual": len(blocks) or 9}
 
 
 def export(source, to, folder):
@@ -164,8 +159,8 @@ def export(source, to, folder):
         the paths that were written.
 
     Raises:
-        UserError: as `load_generator`; if a file is there already, a package is missing, or a
-            network that was written gives other pictures.
+        UserError: as `load_generator`; if a file exists already, a package is missing, the format
+            cannot hold a network, or one that was written gives other pictures.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
     if to == "onnx" and missing:
@@ -173,12 +168,13 @@ def export(source, to, folder):
     path = weights_file(source)
     names = [name for name in OFFICIAL_FILES if holds(path, name) and (to == "official" or name.startswith("G_"))]
     networks = {name: load_network(path, name) for name in names} or {Path(source).stem: load_network(path)}
-    if to == "official":
-        targets = [Path(folder) / f"{OFFICIAL_FILES.get(name, name)}.pth" for name in networks]
-    else:
-        targets = [Path(folder) / f"{name}.onnx" for name in networks]
+    for name, network in networks.items():
+        if to == "official" and isinstance(network, Generator) and not isinstance(network.model[-2], torch.nn.Conv2d):
+            raise UserError(f"{path}: {name} has a norm at its output, and the official code has none; use --to onnx")
+    renamed, ending = (OFFICIAL_FILES, "pth") if to == "official" else ({}, "onnx")
+    targets = [Path(folder) / f"{renamed.get(name, name)}.{ending}" for name in networks]
     for target in filter(Path.exists, targets):
-        raise UserError(f"{target} is there already; remove it or choose another --output")
+        raise UserError(f"{target} exists already; remove it or choose another --output")
     Path(folder).mkdir(parents=True, exist_ok=True)
     for target, network in zip(targets, networks.values(), strict=True):
         with atomic(target) as partial:

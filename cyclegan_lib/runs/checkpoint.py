@@ -32,11 +32,7 @@ def write_checkpoint(path, model, facts, buffers=None):
     Raises:
         UserError: if it cannot be written, on a full disk, say.
     """
-    states = {name: network.state_dict() for name, network in model.networks.items()}
-    for name in OPTIMIZERS:
-        moments = getattr(model, name).state_dict()["state"]
-        states[name] = {f"{i}.{key}": value for i, state in moments.items() for key, value in state.items()}
-    random_states = {}
+    states, random_states = states_of(model), {}
     for rank, of_rank in enumerate(buffers or [buffers_of(model)]):
         for name, state in of_rank.items():
             states.setdefault(name, {})[str(rank)] = state["pictures"]
@@ -46,6 +42,15 @@ def write_checkpoint(path, model, facts, buffers=None):
     facts = {**facts, "scaler": model.scaler.state_dict(), "buffers": random_states, "hashes": hashes}
     tensors = {f"{part}.{key}": value for part, state in states.items() for key, value in state.items()}
     write_tensors(path, tensors, facts | {"sha256": hash_of_facts(facts)})
+
+
+def states_of(model):
+    """{part: {key: tensor}} of networks and optimisers."""
+    states = {name: network.state_dict() for name, network in model.networks.items()}
+    for name in OPTIMIZERS:
+        moments = getattr(model, name).state_dict()["state"]
+        states[name] = {f"{i}.{key}": value for i, state in moments.items() for key, value in state.items()}
+    return states
 
 
 def buffers_of(model):
@@ -75,16 +80,21 @@ def read_facts(path):
         UserError: naming the file, if it is missing, damaged or no checkpoint.
     """
     _, facts = read_tensors(path, prefix="no tensor begins like this")
-    if facts.get("sha256") != hash_of_facts(facts) or not is_count(facts.get("step")):
+    return _checked(path, facts)
+
+
+def _checked(path, facts):
+    """`facts`, if they are a checkpoint's and as they were saved."""
+    is_whole = facts.get("sha256") == hash_of_facts(facts)
+    if not (is_whole and is_count(facts.get("step")) and isinstance(facts.get("hashes"), dict)):
         raise UserError(f"{path}: damaged, or not a checkpoint of a training")
     return facts
 
 
 def read_checkpoint(path):
     """({part: {key: tensor}}, facts) of a whole checkpoint, checked. Raises as `read_facts`."""
-    facts = read_facts(path)
-    tensors, _ = read_tensors(path)
-    states = {part: {} for part in facts["hashes"]}
+    tensors, facts = read_tensors(path)
+    states = {part: {} for part in _checked(path, facts)["hashes"]}
     for key, value in tensors.items():
         part, _, rest = key.partition(".")
         states.setdefault(part, {})[rest] = value
@@ -100,7 +110,7 @@ def read_network(path, name="G_AB"):
     Files without a hash are taken as well: of some networks, or of a single one, whose keys have no name.
     """
     tensors, facts = read_tensors(path, prefix=f"{name}.")
-    if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != read_facts(path)["hashes"].get(name):
+    if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
         raise UserError(f"{path}: damaged, {name} is not what was saved")
     return (tensors, facts) if tensors else read_tensors(path)
 

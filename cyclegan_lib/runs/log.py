@@ -62,11 +62,10 @@ class Log(Hook):
         """Write the rows that wait. Raises the `UserError` at the first that is not finite."""
         diverged = self._write()
         if diverged:
-            loss = next(name for name in LOSSES if not is_finite(diverged[name]))
-            files = ", ".join(f"{path.parent.name}/{path.name}" for path in self.trainer.batch_files(diverged["step"]))
-            raise UserError(
-                f"step {diverged['step']}: {loss} is {diverged[loss]}, on {files}; {way_back(self.trainer)}"
-            )
+            step, loss = diverged["step"], next(name for name in LOSSES if not is_finite(diverged[name]))
+            numbers, data = self.trainer.batch_numbers[step - 1], self.trainer.data
+            files = ", ".join(f"train{domain}/{data.path(domain, n).name}" for domain in "AB" for n in numbers)
+            raise UserError(f"step {step}: {loss} is {diverged[loss]}, on {files}; {way_back(self.trainer)}")
 
     def sync(self):
         """Have the system write the file to the disk."""

@@ -14,7 +14,7 @@ from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import sync, write_atomic
 from cyclegan_lib.runs import folder
-from cyclegan_lib.runs.checkpoint import buffers_of, load_checkpoint, read_facts, write_checkpoint
+from cyclegan_lib.runs.checkpoint import buffers_of, load_checkpoint, read_facts, states_of, write_checkpoint
 from cyclegan_lib.runs.folder import Saved
 from cyclegan_lib.runs.log import read_history, way_back
 from cyclegan_lib.trainer import Hook
@@ -40,7 +40,7 @@ class Resume(Hook):
         self.config, self.processes = config, processes
         self.folder = config.models_folder
         _check_writable(config)
-        self.saved = self._find()
+        self.saved, self.newest = self._find(), self._newest_step()
 
     def start(self, trainer):
         self.settings = settings_of(trainer, self.processes)
@@ -72,7 +72,7 @@ class Resume(Hook):
             saved, damaged = folder.newest_whole(self.folder)
             for reason in damaged.values():
                 print(f"warning: {reason}; passed over", file=sys.stderr)
-            if saved or (not damaged and self._had_begun()):
+            if saved or (not damaged and (self.folder / "config.json").is_file()):  # killed before it could save
                 return saved
         if not config.overwrite:
             self._refuse_an_earlier_run(epochs, damaged)
@@ -88,25 +88,16 @@ class Resume(Hook):
                 go_on = f", {' or '.join(ways)} to continue" if ways else ""
                 raise UserError(f"{there} holds an earlier run; give another --run_name{go_on}, or --overwrite")
 
-    def _had_begun(self):
-        """Whether a run of the same options was killed here before its first checkpoint."""
-        try:
-            record = json.loads((self.folder / "config.json").read_text())
-        except (OSError, ValueError):
-            return False
-        options = json.loads(json.dumps(dataclasses.asdict(self.config), default=str))
-        resolved = ("device", "precision")  # what "auto" stood for
-        names = [name for name, rule in ON_RESUME.items() if rule in ("warn", "refuse") and name not in resolved]
-        return all(record.get(name) == options[name] for name in names)
-
     def _refuse_a_newer_run(self, trainer):
-        """Refuse to go on, or to begin, from before what another process has saved since this was made."""
-        config = self.config
-        if config.overwrite or config.start_from or (trainer.step and config.resume == "never"):
-            return
-        newest = folder.newest_whole(self.folder)[0] if self.saved or trainer.step else self._find()
-        if newest and newest.step > max(trainer.step, self.saved.step if self.saved else 0):
-            raise UserError(f"{newest.path}: another process has saved this meanwhile; begin again to continue from it")
+        """Another process may have trained since this was made."""
+        newest = self._newest_step()
+        if newest > max(self.newest, trainer.step):
+            raise UserError(
+                f"{self.folder}: another process has saved step {newest} meanwhile; begin again to continue"
+            )
+
+    def _newest_step(self):
+        return max((one.step for one in folder.checkpoints_of(self.folder)[0]), default=0)
 
     def _check_settings(self, trainer):
         """Refuse what a checkpoint cannot be continued with; warn of what else has changed.
@@ -250,12 +241,6 @@ def _keep_under_its_step(path):
 
 def _check_finite(trainer):
     """End where a weight is nan or infinite, or a number of Adam's, which would hold the weight for ever."""
-    model = trainer.model
-    tensors = {name: list(network.state_dict().values()) for name, network in model.networks.items()}
-    for name in ("optimizer_G", "optimizer_D"):
-        states = getattr(model, name).state.values()
-        tensors[name] = [value for state in states for value in state.values() if torch.is_tensor(value)]
-    for name, values in tensors.items():
-        if not all(value.isfinite().all() for value in values):
-            what = "numbers" if name.startswith("optimizer") else "weights"
-            raise UserError(f"step {trainer.step}: {name} has {what} that are not finite; {way_back(trainer)}")
+    for part, state in states_of(trainer.model).items():
+        if not all(value.isfinite().all() for value in state.values()):
+            raise UserError(f"step {trainer.step}: {part} has numbers that are not finite; {way_back(trainer)}")

@@ -1,0 +1,149 @@
+"""The tables of the experiments: history.csv, scores.csv, and config.json, which says how they were made."""
+
+import csv
+import dataclasses
+import io
+import json
+import platform
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.files import write_atomic
+from cyclegan_lib.runs.resume import ON_RESUME
+from cyclegan_lib.study.experiments import EXPERIMENTS, base_config
+from cyclegan_lib.study.statistics import mean_and_interval
+from cyclegan_lib.water2wine.scores import SCORES
+
+LABEL = ("experiment", "arm", "seed")
+HISTORY_COLUMNS = (*LABEL, "step", "cycle_A", "cycle_B", "loss_D", "loss_G")
+SCORE_COLUMNS = (
+    *LABEL, "steps", "cycle_A", "cycle_B", "identity_A", "identity_B", "loss_D", *SCORES, "colour_accuracy",
+    "floor_A", "floor_B",
+)  # fmt: skip
+COLUMNS = {"history": HISTORY_COLUMNS, "scores": SCORE_COLUMNS}
+NOT_DECISIVE = ("seed", "device", "checkpoint_minutes")  # options that config.json leaves out
+
+
+class Tables:
+    """history.csv and scores.csv of a folder. Rows stand in the order of the runs."""
+
+    def __init__(self, folder, runs):
+        self.paths = {name: Path(folder) / f"{name}.csv" for name in COLUMNS}
+        self.place = {label: i for i, label in enumerate(label for run in runs for label in run.labels)}
+
+    def has(self, run):
+        labels = [{label_of(row) for row in read_table(path)} for path in self.paths.values()]
+        return all(set(run.labels) <= of_table for of_table in labels)
+
+    def add(self, run, history, scores):
+        """Add the rows of a finished run, and copy the networks that are to be kept of it."""
+        for name in run.kept_as:
+            for path in run.config.models_folder.glob("G_AB_step_*.safetensors"):
+                kept = f"{name.replace(' ', '_')}_{path.name.removeprefix('G_AB_')}"
+                shutil.copyfile(path, self.paths["scores"].with_name(kept))
+        for name, added in {"history": history, "scores": [scores]}.items():
+            # Read anew: another process may have added to it.
+            rows = [row for row in read_table(self.paths[name]) if label_of(row) not in run.labels]
+            rows += [dict(zip(LABEL, label, strict=True)) | row for label in run.labels for row in added]
+            rows.sort(key=lambda row: (self.place.get(label_of(row), len(self.place)), float(row.get("step", 0))))
+            write_atomic(self.paths[name], csv_of(rows, COLUMNS[name]))
+
+
+def csv_of(rows, columns):
+    """Rows (dicts) → the text of a CSV: floats with five digits, None as an empty field."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = (row.get(column) for column in columns)
+        writer.writerow([f"{value:.5g}" if isinstance(value, float) else value for value in values])
+    return table.getvalue()
+
+
+def label_of(row):
+    return row["experiment"], row["arm"], int(row["seed"])
+
+
+def read_table(path):
+    """A table of an experiment → a list of dicts: numbers as floats, empty fields as None; [] without a file.
+
+    Raises:
+        UserError: naming the first line that is not a row of such a table.
+    """
+    rows = []
+    if not Path(path).is_file():
+        return rows
+    try:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                rows.append({column: number(value) for column, value in row.items()})
+                label_of(rows[-1])
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error):  # also a file that is no text
+        line = max(2, len(rows) + 1)
+        raise UserError(f"{path}: line {line} is damaged, or no row of such a table; mend or remove it") from None
+    return rows
+
+
+def number(text):
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return text
+
+
+def by_arm(scores, experiment, columns):
+    """The rows of an experiment in `scores.csv`, by arm, in the experiment's order.
+
+    Returns:
+        {arm: {column: (the values of its seeds, (mean, half width of its 95 % confidence interval))}}
+    """
+    arms = {}
+    for row in scores:
+        if row["experiment"] == experiment:
+            arms.setdefault(row["arm"], []).append(row)
+    order = [*(EXPERIMENTS[experiment].arms if experiment in EXPERIMENTS else ()), *arms]
+    groups = {}
+    for arm in sorted(arms, key=order.index):
+        values = {column: [row[column] for row in arms[arm]] for column in columns}
+        groups[arm] = {column: (seeds, mean_and_interval(seeds)) for column, seeds in values.items()}
+    return groups
+
+
+def describe(args):
+    """What config.json holds: everything that decides the tables, and the versions."""
+    base = base_config(
+        dataset_name=args.dataset_name, img_height=args.size, img_width=args.size, max_steps=args.steps,
+        batch_size=args.batch_size, precision=args.precision,
+    )  # fmt: skip
+    decisive = [name for name, rule in ON_RESUME.items() if rule != "place" and name not in NOT_DECISIVE]
+    return {
+        "base": {name: getattr(base, name) for name in decisive},
+        "experiments": {name: dataclasses.asdict(EXPERIMENTS[name]) for name in args.experiments},
+        "threads": 1 if args.device == "cpu" else None,
+        "versions": {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+
+
+def check_config(args):
+    """What config.json is to hold, in agreement with the tables that exist already.
+
+    Raises:
+        UserError: naming the first setting that differs from those of the tables.
+    """
+    path, config = args.output / "config.json", json.loads(json.dumps(describe(args)))
+    if not path.is_file() and not (args.output / "scores.csv").is_file():
+        return config
+    try:
+        before = json.loads(path.read_text())
+        settings = [(name, before["base"][name], value) for name, value in config["base"].items()]
+        config["experiments"] = before["experiments"] | config["experiments"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged, or missing beside the tables; choose another --output") from None
+    for name, was, value in settings:
+        if was != value:
+            raise UserError(f"{path}: the tables there have {name} {was}, not {value}; choose another --output")
+    return config
