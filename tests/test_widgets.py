@@ -69,6 +69,12 @@ def test_minutes_become_steps(controls, monkeypatch):
     assert controls.config().max_steps == 240
 
 
+def test_water2wine_is_drawn_before_it_is_timed(tmp_path, monkeypatch):
+    monkeypatch.setattr("cyclegan_lib.runs.timing.seconds_per_step", lambda trainer: 1)
+    assert TrainingControls(tmp_path / "data", tmp_path).config().max_steps == 120
+    assert (tmp_path / "data" / "water2wine" / "scenes.json").is_file()
+
+
 # A training is drawn
 
 
@@ -115,7 +121,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tiny_config, hook, monkeypat
     monkeypatch.setattr(training.plots, "picture_rows", fail)
     trainer = Trainer(tiny_config(), [hook(tiny_config())]).run()
     assert trainer.step == 9
-    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sample sheet (MemoryError: no room)"]
+    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sheet (MemoryError: no room)"]
 
 
 @pytest.mark.parametrize("norm", ["none", "instance"])
@@ -141,13 +147,13 @@ def test_live_training_draws_now_and_then_and_at_the_end(tiny_config, every, dra
 
     class Watch(Hook):
         def after_step(self, trainer):
-            pictures = live.curves.widget.value, live.samples.widget.value
+            pictures = [picture.widget.value for _, picture in live.panels]
             if pictures != self.last:
                 drawn.append(trainer.step)
             self.last = pictures
 
         def start(self, trainer):
-            self.last = live.curves.widget.value, live.samples.widget.value
+            self.last = [picture.widget.value for _, picture in live.panels]
 
         def end(self, trainer):
             self.after_step(trainer)

@@ -1,13 +1,13 @@
-"""How a notebook judges an answer: in one line, never with a traceback."""
+"""How a notebook checks an answer: in one line, never with a traceback."""
 
 
 def verdict(check):
     """What there is to say of an answer: "not yet: …", "not right: …" or "right! …".
 
     Args:
-        check: a function `check_NAME()` that tries the learner's NAME and returns its judgement.
+        check: a function `check_NAME()` that tries the learner's NAME and returns what it finds.
             Where NAME still is the stub, which raises a bare `NotImplementedError`, or fails
-            in any other way, the judgement is made here.
+            in any other way, that is said here.
     """
     name = check.__name__.removeprefix("check_")
     try:

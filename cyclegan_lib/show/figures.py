@@ -17,11 +17,9 @@ def _above(figure, pictures, left=0.01, bottom=0.48, width=0.99, height=0.44):
 
 
 def means_and_contrasts(pictures, largest_mean):
-    """Pictures in a row, and under them where each channel's mean and contrast lie.
+    """Pictures, {name: (3, H, W) in [-1, 1]}, and under them where each channel's mean and contrast lie.
 
-    Args:
-        pictures: {name: (3, H, W) in [-1, 1]}, a picture and what became of it.
-        largest_mean: what a norm at the output allows a mean to be, at most; shaded.
+    Shaded is what a norm at the output allows: means up to `largest_mean`.
     """
     figure = Figure(figsize=(9, 5))
     _above(figure, pictures)
@@ -69,10 +67,9 @@ def floor_view(picture, closest, curve, brightness, floor, largest_mean):
 
 
 def training_moment(pictures, curves, floor, step):
-    """What both arms make of a picture at one training step, over their loss curves.
+    """What both arms make of a picture at one training step, {name: (3, H, W) in [-1, 1]}, over their loss curves.
 
     Args:
-        pictures: {name: (3, H, W) in [-1, 1]}.
         curves: {output_norm: (steps, cycle losses)}.
         floor: of the same pictures as the losses.
     """

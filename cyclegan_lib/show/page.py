@@ -39,6 +39,7 @@ TINTS = {"grey": 0, "blue": -1, "orange": 1}
 SHOWN = ("water", "instance", "none", "answer")  # side by side, in this order
 CAPTIONS = {"water": "the water", "answer": "the answer", **{arm: plots.NORM_NAMES[arm] for arm in MAIN_ARMS}}
 DOMAINS = {"A": "water → wine → water", "B": "wine → water → wine"}
+FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # the same on every machine
 PAGE = Path(__file__).with_suffix(".html")  # the page, with {{names}} for what is filled in
 
 
@@ -91,10 +92,9 @@ def explorer_data(moments, last, history, floor):
         floor: of the same pictures as the losses in it.
 
     Returns:
-        a dict: `pictures` (PNGs in base64, each once; everywhere else a picture is its place in
-        there), `steps` and `training` ([step][test picture][as in SHOWN]), `scenes` ({"tint glass":
-        [brightness] → `pictures` and `means`, channel means, as in SHOWN}), `curves` ({arm:
-        [[step, cycle loss of A]]}), `floor`, and `bound`.
+        a dict: `pictures` (PNGs in base64, each once; everywhere else a picture is its place in there), `steps`
+        and `training` ([step][test picture][as in SHOWN]), `scenes` ({"tint glass": [brightness] → `pictures` and
+        `means`, as in SHOWN}), `curves` ({arm: [[step, cycle loss of A]]}), `floor`, and `bound`.
     """
     album = {}
 
@@ -174,10 +174,6 @@ def prose(scores, steps):
     return values
 
 
-def options(names):
-    return "".join(f"<option>{name}</option>" for name in names)
-
-
 def strip(prefix, pictures):
     """Four captioned pictures in a row; the script changes them, so these are the first."""
     return "".join(
@@ -191,10 +187,11 @@ def build(moments, last, history, scores):
     """The page, as a string. Arguments as for `explorer_data`, and the rows of scores.csv."""
     data = explorer_data(moments, last, history, scores[0]["floor_A"])
     album, wall = data["pictures"], f"{next(iter(TINTS))} {GLASSES[0]}"
-    values = prose(scores, data["steps"]) | {
+    menus = {"tests": [f"{name} (testA/{number:04d}.png)" for number, name in TEST_PICTURES.items()]}
+    menus |= {"tints": TINTS, "glasses": GLASSES}
+    values = {menu: "".join(f"<option>{name}</option>" for name in names) for menu, names in menus.items()}
+    values |= prose(scores, data["steps"]) | {
         "last": len(data["steps"]) - 1, "brightest": len(BRIGHTNESSES) - 1,
-        "tests": options(f"{name} (testA/{number:04d}.png)" for number, name in TEST_PICTURES.items()),
-        "tints": options(TINTS), "glasses": options(GLASSES),
         "training": strip("training", [album[i] for i in data["training"][0][0]]),
         "wall": strip("wall", [album[i] for i in data["scenes"][wall][0]["pictures"]]),
         "colour_none": plots.COLOURS["none"], "colour_instance": plots.COLOURS["instance"],
@@ -205,24 +202,21 @@ def build(moments, last, history, scores):
     return re.sub(r"\{\{(\w+)\}\}", lambda found: str(values[found[1]]), PAGE.read_text(encoding="utf-8"))
 
 
-def font(size, weight=""):
-    """The font that comes with matplotlib: the same on every machine."""
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"DejaVuSans{weight}.ttf", size)
-
-
 def frame(shown, step, steps, zoom=2, gap=6, line=26, head=52):
     """One moment of training as a Pillow image: a row for each of SHOWN under its name, the step above."""
     side, count = zoom * SIZE, len(TEST_PICTURES)
     width = gap + count * (side + gap)
     image = Image.new("RGB", (width, head + len(SHOWN) * (line + side) + gap), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((gap, 6), f"training step {step} of {steps}", "black", font(22, "-Bold"))
+    bold = ImageFont.truetype(FONTS / "DejaVuSans-Bold.ttf", 22)
+    plain = ImageFont.truetype(FONTS / "DejaVuSans.ttf", 17)
+    draw.text((gap, 6), f"training step {step} of {steps}", "black", bold)
     draw.rectangle((gap, head - 14, width - gap - 1, head - 8), "#dddddd")
     draw.rectangle((gap, head - 14, gap + (width - 2 * gap - 1) * step // steps, head - 8), "#555555")
     for row, name in enumerate(SHOWN):
         top = head + row * (line + side)
         draw.rectangle((gap, top + 5, gap + 13, top + 18), plots.COLOURS.get(name, "#777777"))
-        draw.text((gap + 21, top + 2), CAPTIONS[name], "black", font(17))
+        draw.text((gap + 21, top + 2), CAPTIONS[name], "black", plain)
         for i, picture in enumerate(shown[name]):
             enlarged = to_image(picture).resize((side, side), Image.Resampling.NEAREST)
             image.paste(enlarged, (gap + i * (side + gap), top + line))

@@ -22,6 +22,7 @@ ROW_NAMES = {
     "real_A": "real A", "fake_B": "fake B\n= G_AB(real A)", "rec_A": "back to A\n= G_BA(fake B)",
     "real_B": "real B", "fake_A": "fake A\n= G_BA(real B)", "rec_B": "back to B\n= G_AB(fake A)",
 }  # fmt: skip
+SMOOTH = 25  # rows of a history, whose mean is drawn
 
 
 def colour_of_arm(arm):
@@ -92,7 +93,7 @@ def _panels(count, title, height, **options):
     return figure, figure.subplots(1, count, squeeze=False, **options)[0]
 
 
-def _curve(axes, history, name, colour, label, smooth, raw=True):
+def _curve(axes, history, name, colour, label, raw=True, smooth=SMOOTH):
     """The moving mean of one loss, and the loss itself faintly behind it."""
     rows = [(row["step"], row[name]) for row in history if row[name] is not None]
     if not rows:
@@ -170,12 +171,7 @@ def picture_file(path):
 
 
 def distributions(pictures, title=None):
-    """How the values of piles of pictures are distributed: red, green, blue, and edges.
-
-    Args:
-        pictures: {"real A": (N, 3, H, W), "fake B": …, "real B": …} in [-1, 1], from the pile before to
-            the pile that the fakes should be like.
-    """
+    """How the values of {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …} are distributed, and edges."""
     figure, panels = _panels(4, title, 2.7)
     colours = dict(zip(pictures, (COLOURS["A"], "black", COLOURS["B"]), strict=True))
     bins = np.linspace(-1, 1, 41)
@@ -194,33 +190,32 @@ def distributions(pictures, title=None):
     return figure
 
 
-def loss_curves(history, floors=None, title=None, smooth=25):
+def loss_curves(history, floors=None, title=None):
     """The losses of one run over its steps.
 
     Args:
         history: rows of `history.jsonl`, as `runs.log.read_history` or `read_curves` gives them.
         floors: {"A": number, "B": number}, drawn dashed: no cycle loss gets below these with an
             InstanceNorm at the output (`study.floor.output_norm_floor`).
-        smooth: width of the moving mean, in rows.
     """
     figure, (left, right) = _panels(2, title, 3.4)
     for name, label in (("cycle_A", "cycle A → B → A"), ("cycle_B", "cycle B → A → B")):
-        _curve(left, history, name, COLOURS[name[-1]], label, smooth)
+        _curve(left, history, name, COLOURS[name[-1]], label)
     draw_floors(left, floors)
     over_steps(left, "Cycle losses", "mean |difference| of pixels")
     others = {"adversarial": "generators: adversarial", "loss_D": "discriminators", "identity": "generators: identity"}
     for name, label in others.items():
-        _curve(right, history, name, COLOURS[name], label, smooth)
+        _curve(right, history, name, COLOURS[name], label)
     over_steps(right, "The others, each without its λ", "loss")
     return figure
 
 
-def compare_arms(histories, floors, title=None, smooth=25):
+def compare_arms(histories, floors, title=None):
     """Cycle losses of several runs, {output_norm: rows of its `history.jsonl`}, with the floors, {"A", "B"}."""
     figure, panels = _panels(2, title, 3.6, sharey=True)
     for axes, domain in zip(panels, "AB", strict=True):
         for norm, history in histories.items():
-            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm], smooth)
+            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm])
         draw_floors(axes, {domain: floors[domain]})
         over_steps(axes, f"Cycle loss of {domain}")
     panels[0].set_ylabel("mean |difference| of pixels")
@@ -228,11 +223,9 @@ def compare_arms(histories, floors, title=None, smooth=25):
 
 
 def arms_with_floor(history, arms, floors, title):
-    """Cycle losses of several arms over the steps: the mean over seeds, a faint line for each.
+    """Cycle losses over the steps, from rows of `history.csv`: the mean over seeds, a faint line for each.
 
-    Args:
-        history: rows of `history.csv`.
-        arms: {arm: (colour, name)}.
+    `arms` is {arm: (colour, name)}.
     """
     figure, panels = _panels(2, title, 3.7, sharey=True)
     for axes, domain in zip(panels, "AB", strict=True):
@@ -276,7 +269,7 @@ def arms_at_end(groups, columns, floors, title):
     return figure
 
 
-def beside_healthy(history, samples, healthy_history, healthy_samples, title, smooth=25):
+def beside_healthy(history, samples, healthy_history, healthy_samples, title):
     """A run beside a healthy one: losses, learning rate and what became of some pictures.
 
     Args:
@@ -288,9 +281,9 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title, sm
               "adversarial": "adversarial loss", "lr": "learning rate"}  # fmt: skip
     for number, (loss, name) in enumerate(panels.items()):
         axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.57 - 0.44 * (number // 2), 0.25, 0.27])
-        width = 1 if loss == "lr" else smooth
-        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", width, raw=False)
-        _curve(axes, history, loss, "black", "this one", width, raw=False)
+        smooth = 1 if loss == "lr" else SMOOTH
+        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", raw=False, smooth=smooth)
+        _curve(axes, history, loss, "black", "this one", raw=False, smooth=smooth)
         values = [row[loss] for rows in (history, healthy_history) for row in rows]
         axes.set_ylim(min(0, *values), 1.05 * min(max(values), 2.5) if loss != "lr" else None)
         axes.tick_params(labelsize=7)

@@ -11,7 +11,7 @@ import torch
 
 from cyclegan_lib.config import demo_config
 from cyclegan_lib.files import write_atomic
-from cyclegan_lib.pictures.check import GENERATED
+from cyclegan_lib.pictures.check import GENERATED, prepare_dataset
 from cyclegan_lib.runs.folder import remove_run
 from cyclegan_lib.runs.log import FLUSH_STEPS, read_curves
 from cyclegan_lib.runs.timing import fit
@@ -40,21 +40,20 @@ class Drawer(Hook):
         has_norm = trainer.config.output_norm == "instance"
         self.floors = training_floors(trainer.data) if has_norm else None  # without the norm it has none
 
-    def draw_sheet(self, trainer, title):
-        return draw("the sample sheet", lambda: plots.picture_rows(trainer.model.sheet(*self.pictures), title))
+    def sheet(self, trainer, title):
+        return plots.picture_rows(trainer.model.sheet(*self.pictures), title)
 
-    def draw_curves(self, trainer, title):
-        folder = trainer.config.models_folder
-        curves = lambda: plots.loss_curves(read_curves(folder, trainer.step), self.floors, title)  # noqa: E731
-        return draw("the loss curves", curves)
+    def curves(self, trainer, title):
+        return plots.loss_curves(read_curves(trainer.config.models_folder, trainer.step), self.floors, title)
 
 
-def draw(what, make):
-    """The figure that `make()` returns, as a PNG. If it fails, a warning and None: that must not end a training."""
+def png_or_warning(figure, *args):
+    """The PNG of `figure(*args)`. If that fails, a warning and None: a training must not end of it."""
     try:
-        return plots.to_png(make())
+        return plots.to_png(figure(*args))
     except Exception as error:
-        print(f"warning: cannot draw {what} ({type(error).__name__}: {' '.join(str(error).split())})", file=sys.stderr)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        print(f"warning: cannot draw the {figure.__name__} ({reason})", file=sys.stderr)
         return None
 
 
@@ -93,13 +92,11 @@ class SampleSheets(Drawer):
 
     def write(self, trainer, name):
         title = f"{self.config.name} after epoch {trainer.epoch} (test pictures)"
-        pngs = {
-            name: self.draw_sheet(trainer, title),
-            "curves": self.draw_curves(trainer, f"{self.config.name}: losses"),
-        }
-        for name, png in pngs.items():
+        sheet = png_or_warning(self.sheet, trainer, title)
+        curves = png_or_warning(self.curves, trainer, f"{self.config.name}: losses")
+        for file, png in ((name, sheet), ("curves", curves)):
             if png:
-                write_atomic(self.folder / f"{name}.png", png)
+                write_atomic(self.folder / f"{file}.png", png)
 
 
 class LiveTraining(Drawer):
@@ -113,8 +110,8 @@ class LiveTraining(Drawer):
 
     def __init__(self, every=15):
         self.every, self.drawn_at = every, -math.inf
-        self.curves, self.samples = Picture(900), Picture(900)
-        self.box = ipw.VBox([self.curves.widget, self.samples.widget])
+        self.panels = [(self.curves, Picture(900)), (self.sheet, Picture(900))]
+        self.box = ipw.VBox([picture.widget for _, picture in self.panels])
 
     def after_step(self, trainer):
         if trainer.step % FLUSH_STEPS == 0 and time.monotonic() - self.drawn_at >= self.every:
@@ -125,8 +122,8 @@ class LiveTraining(Drawer):
 
     def redraw(self, trainer):
         title = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
-        self.curves.widget.value = self.draw_curves(trainer, title) or self.curves.widget.value
-        self.samples.widget.value = self.draw_sheet(trainer, title) or self.samples.widget.value
+        for figure, picture in self.panels:
+            picture.widget.value = png_or_warning(figure, trainer, title) or picture.widget.value
         self.drawn_at = time.monotonic()
 
 
@@ -158,8 +155,8 @@ class TrainingControls:
         """A `TrainConfig`: the demo's, with what the controls say.
 
         Runs are named after the data set and the last layer. One of the same settings continues, if it
-        was stopped; others are replaced. Minutes become steps by timing ten of them, unless the
-        number of `steps` is given.
+        was stopped; others are replaced. water2wine is drawn if it is missing. Minutes become steps by timing
+        ten of them, unless the number of `steps` is given.
         """
         name, norm, side = self.dataset.value, self.output_norm.value, self.pixels.value
         config = demo_config(
@@ -169,4 +166,5 @@ class TrainingControls:
         )  # fmt: skip
         if steps is None and self.unit.value == "epochs":
             return replace(config, num_epochs=max(1, round(self.amount.value)))
+        prepare_dataset(self.data_root, name, side)
         return fit(config, steps=steps, minutes=self.amount.value)

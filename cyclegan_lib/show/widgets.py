@@ -4,9 +4,9 @@ Written for what ipywidgets 7.7 (Colab) and 8 share. Pictures are drawn into an 
 an `Output` widget, and `interact`, which uses one, can hang a notebook that runs without a person.
 """
 
-import functools
 import html
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -88,12 +88,7 @@ class Explorer:
 
 
 class TranslationExplorer(Explorer):
-    """Choose a test picture and a direction; every trained network translates it and back.
-
-    Args:
-        models: {name: `CycleGAN`}.
-        real: {"A": (N, C, H, W), "B": …}, the pictures to choose from.
-    """
+    """Choose one of {"A": (N, C, H, W), "B": …} and a direction; every {name: `CycleGAN`} translates it and back."""
 
     def __init__(self, models, real):
         self.models, self.real = models, real
@@ -103,10 +98,8 @@ class TranslationExplorer(Explorer):
     def draw(self, direction, number):
         first, second = direction[0], direction[-1]
         real = self.real[first][number][None]
-        rows = {
-            on_two_lines(name): torch.cat([real, *model.translate(real, direction)])
-            for name, model in self.models.items()
-        }
+        translated = {name: model.translate(real, direction) for name, model in self.models.items()}
+        rows = {on_two_lines(name): torch.cat([real, *pictures]) for name, pictures in translated.items()}
         columns = [f"real {first}", f"fake {second}", f"back to {first}"]
         return plots.picture_rows(rows, columns=columns, picture_inches=1.6)
 
@@ -126,9 +119,8 @@ class SceneExplorer(Explorer):
         )
 
     def draw(self, brightness, tint, fill, glass, liquid):
-        scene, answer = (
-            render(arranged_scene(brightness, tint, glass, fill, poured), 64)[0] for poured in (liquid, "wine")
-        )
+        drawn = arranged_scene(brightness, tint, glass, fill, liquid)
+        scene, answer = render(drawn, 64)[0], render(replace(drawn, liquid="wine"), 64)[0]
         pictures = {f"the scene, with {liquid}": scene}
         pictures |= {on_two_lines(name): translated(G_AB, scene) for name, G_AB in self.generators.items()}
         return figures.means_and_contrasts(pictures | {"the answer: wine": answer}, LARGEST_MEAN)
@@ -139,7 +131,6 @@ class FloorExplorer(Explorer):
 
     def __init__(self, pictures):
         self.pictures = pictures
-        self.curve = functools.lru_cache(maxsize=64)(self._curve)
         super().__init__(
             920,
             number=chooser("picture", pictures),
@@ -153,15 +144,11 @@ class FloorExplorer(Explorer):
         middle = picture.mean((2, 3), keepdim=True)
         return (middle + contrast * (picture - middle) + brightness).clamp(-1, 1)
 
-    def _curve(self, number, contrast):
-        """Means and floors of that picture from black to white."""
-        shades = torch.cat([self.changed(number, shade, contrast) for shade in torch.linspace(-2, 2, 21).tolist()])
-        return shades.mean((1, 2, 3)).tolist(), output_norm_floor(shades, "none").mean(1).tolist()
-
     def draw(self, number, brightness, contrast):
         picture = self.changed(number, brightness, contrast)
         here = picture.mean().item(), output_norm_floor(picture)
-        curve = self.curve(number, contrast)
+        shades = torch.cat([self.changed(number, shade, contrast) for shade in torch.linspace(-2, 2, 21).tolist()])
+        curve = shades.mean((1, 2, 3)).tolist(), output_norm_floor(shades, "none").mean(1).tolist()
         return figures.floor_view(picture[0], closest_reachable(picture)[0], curve, *here, LARGEST_MEAN)
 
 
@@ -170,7 +157,7 @@ class TrainingScrubber(Explorer):
 
     Args:
         generators: {output_norm: {step: G_AB}}, the same steps for each.
-        real, answers: (N, 3, H, W) in [-1, 1], test pictures and their counterfactuals.
+        real, answers: (N, 3, H, W) in [-1, 1], pictures and their counterfactuals.
         curves, floor: as for `figures.training_moment`.
     """
 
@@ -229,11 +216,9 @@ class SheetExplorer(Explorer):
 
 
 class WeightsExplorer(Explorer):
-    """Load a generator, and go through pictures with it, at their own size.
+    """Load a generator, and go through Pillow images with it, at their own size.
 
-    Args:
-        pictures: Pillow images.
-        files: weights to choose from besides the official ones, which are downloaded when they are first loaded.
+    There are `files` to choose from, and the official weights, which are downloaded when they are first loaded.
     """
 
     def __init__(self, pictures, files=()):
@@ -369,11 +354,10 @@ class FaultGame(Hook):
 
     def _probe(self):
         if self.evidence is None:
-            self._say("train a case first")
-            return
+            return self._say("train a case first")
         probe = self.evidence[2]
         reached, mixed, unmoved = (", ".join(probe[name]) for name in ("reached", "mixed", "unmoved"))
-        self._say(
+        return self._say(
             f"the discriminator step leaves gradients in: {reached or 'no generator'}; "
             f"the other pictures of a batch change the scores of: {mixed or 'no network'}; "
             f"a step does not change: {unmoved or 'no network, all change'}; in the next epoch "
