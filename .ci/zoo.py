@@ -8,28 +8,33 @@ The faults are the notebook's own: its cells are read, and nothing is written tw
 """
 
 import argparse
-import csv
 import json
 import multiprocessing
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.cbook
 import torch
-from notebook_cells import ROOT, definitions, numbered
 from PIL import Image, ImageOps
 from tqdm.auto import tqdm
 
-from cyclegan_lib.files import read_tensors, write_tensors, write_whole
+from cyclegan_lib.files import read_tensors, write_atomic, write_tensors
 from cyclegan_lib.pictures.check import prepare_dataset
 from cyclegan_lib.pictures.crops import write_crops
-from cyclegan_lib.study.ablation import in_table
+from cyclegan_lib.runs.fast import speed_up
 from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, probe, recent
+from cyclegan_lib.study.tables import csv_of
 from cyclegan_lib.water2wine.dataset import write_dataset
+from cyclegan_lib.water2wine.scores import Water2WineTest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+from notebook_cells import definitions, numbered  # noqa: E402
 
 NOTEBOOK = definitions(numbered(7), "FAULTS", STEPS=300, Path=Path, __name__="notebook 07")
-FAULTS, make_trainer, train = NOTEBOOK["FAULTS"], NOTEBOOK["make_trainer"], NOTEBOOK["run"]
+FAULTS, make_trainer, Record = (NOTEBOOK[name] for name in ("FAULTS", "make_trainer", "Record"))
 INVERTED = "inverted colours"  # no fault makes it: some runs without an identity loss end so, as their scores say
 KEPT = ("real_A", "fake_B", "rec_A", "real_B", "fake_A")
 CHOSEN = range(4)  # seeds on which thresholds were chosen
@@ -101,16 +106,20 @@ def draw_data(data):
 def run_one(run):
     """Train one run, and leave its history, pictures, probe and scores in its folder."""
     torch.set_num_threads(1)
-    fault = FAULTS[run.fault]
-    changes = dict(seed=run.seed, run_name=run.folder.name, output_root=ROOT / "runs" / "zoo", data_root=ROOT / "data")
-    trainer = train(make_trainer(fault, **changes, **ELSEWHERE.get(run.where, {})), fault)
+    changes = {"seed": run.seed, "data_root": ROOT / "data", **ELSEWHERE.get(run.where, {})}
+    trainer = make_trainer(FAULTS[run.fault], [record := Record()], **changes)
+    speed_up(trainer.model)
+    trainer.run()
+    root, config, scores = trainer.data.root, trainer.config, {}
+    if (root / "scenes.json").is_file():
+        scores = Water2WineTest(root, config.size, config.channels).score_model(trainer.model)
     run.folder.mkdir(parents=True, exist_ok=True)
     write_tensors(run.folder / "samples.safetensors", trainer.sheet(DIAGNOSED_PICTURES), {})
     result = {
-        "probe": probe(trainer.model, trainer.data), "scores": trainer.scores or {},
-        "gan_mode": trainer.config.gan_mode, "total_steps": trainer.total_steps, "history": trainer.history,
+        "probe": probe(trainer.model, trainer.data), "scores": scores, "gan_mode": config.gan_mode,
+        "total_steps": trainer.total_steps, "history": record.rows,
     }  # fmt: skip
-    write_whole(run.folder / "result.json", json.dumps(result) + "\n")
+    write_atomic(run.folder / "result.json", json.dumps(result) + "\n")
 
 
 def read(run):
@@ -141,7 +150,7 @@ def keep(run, name, folder):
     ]
     text = ",\n".join(map(json.dumps, rows))
     path = folder / file_name(name)
-    write_whole(path.with_suffix(".json"), f'{{"probe": {json.dumps(result["probe"])}, "history": [\n{text}]}}\n')
+    write_atomic(path.with_suffix(".json"), f'{{"probe": {json.dumps(result["probe"])}, "history": [\n{text}]}}\n')
     # 16 bits, evenly: a half has too few of them near ±1, where a tanh is to be undone.
     pictures = {name: (samples[name][:6] * 32767).round().to(torch.int16) for name in KEPT}
     write_tensors(path.with_suffix(".safetensors"), pictures, {})
@@ -152,10 +161,7 @@ def write_results(runs, folder):
     folder.mkdir(parents=True, exist_ok=True)
     finished = [run for run in runs if (run.folder / "result.json").is_file()]
     rows = [row_of(run) for run in finished]
-    with open(folder / "diagnosis.csv", "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0])
-        writer.writerows([in_table(value) for value in row.values()] for row in rows)
+    write_atomic(folder / "diagnosis.csv", csv_of(rows, list(rows[0])))
     for run, row in reversed(list(zip(finished, rows, strict=True))):  # the first of a name stays
         if row["expected"] == INVERTED:
             keep(run, INVERTED, folder)

@@ -163,11 +163,7 @@ class CycleGAN:
 
 
 def resolve_device(name):
-    """ "auto" → cuda, mps or cpu, the first that is there.
-
-    Raises:
-        UserError: where the named device is not there.
-    """
+    """ "auto" → cuda, mps or cpu, the first that is there. Raises a `UserError` where the named one is not."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return next(device for device, available in there.items() if available)

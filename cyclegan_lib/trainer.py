@@ -54,16 +54,13 @@ class Trainer:
         model: a `CycleGAN`, instead of the one that the config describes.
         data: an `UnpairedDataset`, or what has its length, `[n]` and `test`, instead of the config's.
         schedule: a function like `learning_rate`.
-        processes: several processes that train together, see `runs.processes.Processes`. The
-            trainer asks it for this process's share of a batch, and hands it the gradients
-            before every update.
+        processes: of several that train together, see `runs.processes.Processes`. It gives this
+            process's share of a batch, and sums the gradients before every update.
 
     Attributes:
         step, epoch, total_steps, steps_per_epoch: `step` counts the steps that are done.
-        losses, lr: of the last step.
-        seconds: how long the last `run` took.
-        cleanup: an `ExitStack` for what a hook holds open. It is unwound after the training,
-            also after an error.
+        losses, lr: of the last step; seconds: how long the last `run` took.
+        cleanup: an `ExitStack` for what a hook holds open, unwound after the training or an error.
 
     Raises:
         UserError: a line for each thing that is wrong with the options or the data.
@@ -127,9 +124,8 @@ class Trainer:
 
     def _batches(self):
         pin, share = self.device.type == "cuda", self.processes and self.processes.share
-        batches = training_batches(
-            self.data, self.config.batch_size, self.step, self.total_steps, self.num_workers, pin, share
-        )
+        numbers = self.config.batch_size, self.step, self.total_steps
+        batches = training_batches(self.data, *numbers, self.num_workers, pin, share)
         batches.worker_init_fn = self.worker_init_fn
         for real_A, real_B in batches:
             yield real_A.to(self.device, non_blocking=pin), real_B.to(self.device, non_blocking=pin)

@@ -12,13 +12,14 @@ from PIL import Image
 from torch import nn
 
 from cyclegan_lib import losses
+from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.models import Generator
 from cyclegan_lib.pictures.judge import wasserstein
 from cyclegan_lib.show.exercises import verdict
 from cyclegan_lib.study.floor import output_norm_floor
-from cyclegan_lib.train import TrainConfig, learning_rate
+from cyclegan_lib.trainer import learning_rate
 from cyclegan_lib.water2wine.dataset import read_scenes, write_dataset
 from cyclegan_lib.water2wine.scores import Water2WineTest
 
@@ -483,7 +484,7 @@ def test_the_training_step_of_04_is_the_packages(names_of_04, buffer_size):
 def test_as_command_of_04_says_every_change(names_of_04):
     config = TrainConfig(batch_size=3, lambda_identity=0.5, run_name="x")
     command = names_of_04["as_command"](config)
-    assert command == "python -m cyclegan_lib.train --batch_size 3 --lambda_identity 0.5 --run_name x"
+    assert command == "cyclegan train --batch_size 3 --lambda_identity 0.5 --run_name x"
 
 
 # 06: what the data taught it

@@ -1,5 +1,6 @@
 """The losses of a training: `history.jsonl`, the progress bar, TensorBoard."""
 
+import functools
 import itertools
 import json
 import math
@@ -21,13 +22,8 @@ FLUSH_STEPS = 25  # losses stay on the device for so long before they are read a
 class Log(Hook):
     """Observer: writes `history.jsonl`, a line a step, and ends a training whose loss is not finite.
 
-    Losses wait on the device as tensors: reading each one at once would make the device wait.
-
-    Args:
-        writes: False in the processes of a training that only look for what is not finite.
-
-    Attributes:
-        fresh: the rows that were written after this step, mostly none.
+    Losses wait on the device as tensors: reading each one at once would make the device wait. Of several
+    processes one `writes`. `fresh` are the rows that were written after this step, mostly none.
 
     Raises:
         UserError: naming the step, the loss and its pictures, if a loss is not finite.
@@ -99,10 +95,7 @@ def way_back(trainer):
 
 
 class Bar(Hook):
-    """Observer: a bar over the whole run, with the means of the losses that `log` has just written.
-
-    Its remaining time is steady: it goes by the mean speed so far.
-    """
+    """Observer: a bar over the whole run, with the means of the losses that `log` has just written."""
 
     def __init__(self, log):
         self.log = log
@@ -123,28 +116,24 @@ class Bar(Hook):
 
 
 class TensorBoard(Hook):
-    """Observer: writes the rows of `log` for TensorBoard.
-
-    Raises:
-        UserError: if it is not installed.
-    """
+    """Observer: writes the rows of `log` for TensorBoard. Raises a `UserError` if it is not installed."""
 
     def __init__(self, config, log):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError("--tensorboard needs a package: pip install tensorboard") from None
-        self.folder, self.log, self.writer = config.models_folder / "tensorboard", log, SummaryWriter
+        self.open = functools.partial(SummaryWriter, str(config.models_folder / "tensorboard"))
+        self.log = log
 
     def start(self, trainer):
-        self.board = self.writer(str(self.folder), purge_step=trainer.step + 1)
+        self.board = self.open(purge_step=trainer.step + 1)
         trainer.cleanup.callback(self.board.close)
 
     def after_step(self, trainer):
         for row in self.log.fresh:
-            for name in ("lr", *LOSSES):
-                if row[name] is not None:
-                    self.board.add_scalar(name, row[name], row["step"])
+            for name in ("lr", *(name for name in LOSSES if row[name] is not None)):
+                self.board.add_scalar(name, row[name], row["step"])
 
     def end(self, trainer):
         self.after_step(trainer)
@@ -155,12 +144,9 @@ def is_finite(loss):
 
 
 def read_history(path, last=math.inf):
-    """The rows of a `history.jsonl` up to step `last`: a list of dicts, empty if there is no such file.
+    """The rows of a `history.jsonl`, or of the one in a run's folder, up to step `last`: dicts, [] without a file.
 
     A last line without its end, from a process that was killed while writing, is left out.
-
-    Args:
-        path: the file, or the run's folder that it lies in.
 
     Raises:
         UserError: naming the first line that is damaged, if it stands before step `last`.
@@ -169,10 +155,7 @@ def read_history(path, last=math.inf):
 
 
 def read_curves(path, steps, most=4000):
-    """At most so many rows for a history of so many steps: means of as many rows as that takes.
-
-    A figure has no use for more, and its memory would grow with the run.
-    """
+    """At most so many rows for a history of so many steps, means of several each: enough for a figure."""
     rows, group = _history_rows(Path(path)), math.ceil(steps / most)
     if group <= 1:
         return list(rows)

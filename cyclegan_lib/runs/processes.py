@@ -19,14 +19,9 @@ from cyclegan_lib.errors import UserError
 
 
 class Processes:
-    """Those that a launcher started for this training; one, and nothing to do, without a launcher.
+    """Those that a launcher started for this training: `count` of them, and this is number `rank`, from 0.
 
-    Attributes:
-        count, rank, is_main: how many there are, which this is (from 0), whether it is the first,
-            the only one that writes, prints and shows a bar.
-
-    Args:
-        device: "cpu", "cuda", …
+    Without a launcher it is one. The first, `is_main`, is the only one that writes, prints and shows a bar.
 
     Raises:
         UserError: if the device is not for several, or there are more processes than GPUs.
@@ -45,9 +40,7 @@ class Processes:
             raise UserError(f"--device {device}: several processes train on cpu or cuda only")
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
         if device == "cuda" and here > torch.cuda.device_count():
-            raise UserError(
-                f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each, or --device cpu"
-            )
+            raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each")
         self._state = PartialState(cpu=device == "cpu")
         self.rank = self._state.process_index
         # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
@@ -76,11 +69,7 @@ class Processes:
         return tuple(flag > 0 for flag in raised.tolist())
 
     def share(self, numbers):
-        """The numbers of a batch that this process loads.
-
-        No number goes to two, none is left out. Of a batch with fewer numbers than processes, an epoch's
-        last one, some take the first number along, with weight 0: they have to be there for every sum.
-        """
+        """The numbers of a batch that this process loads; one too many, with weight 0, where there are too few."""
         return numbers[self.rank :: self.count] or numbers[:1]
 
     def weight(self, numbers):
@@ -89,10 +78,7 @@ class Processes:
 
     @contextlib.contextmanager
     def joint_update(self, model, numbers):
-        """A context in which `model` takes a step on this process's share of a batch, with the gradients of all.
-
-        Gives a function that sums the losses of the step alike.
-        """
+        """A context for a step of `model` on this process's share of a batch; gives a function that sums losses."""
         weight = self.weight(numbers)
         model.before_update = lambda parameters: self.sum_gradients(parameters, weight)
         try:
