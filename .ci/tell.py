@@ -114,17 +114,20 @@ def cost_figure(cost, loader):
             if column == 0:
                 axes.set_ylabel(label, fontsize=11)
                 axes.legend(fontsize=9, loc="upper left", handlelength=1.5, borderpad=0.3)
-    axes, budget = figure.add_subplot(grid[:, -1]), loader["budget_mb"]
-    pictures = [point["pictures"] for point in loader["points"]]
+    loader_panel(figure.add_subplot(grid[:, -1]), loader)
+    title = "A step's time grows as its arithmetic, its memory as what it keeps: weights, and layers' inputs"
+    figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def loader_panel(axes, loader):
+    budget, pictures = loader["budget_mb"], [point["pictures"] for point in loader["points"]]
     axes.plot(pictures, [point["memory_mb"] for point in loader["points"]], "o", color="black", markersize=6)
     axes.axhline(budget, color="black", linestyle="--", linewidth=1)
     axes.text(0.97 * pictures[-1], 1.03 * budget, f"budget: {budget} MB", fontsize=10, ha="right")
     axes.set(ylim=(0, 1.35 * budget), xlim=(0, 1.08 * pictures[-1]))
     axes.set_xlabel("pictures of 256 pixels", fontsize=10.5)
     axes.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
-    title = "A step's time grows as its arithmetic, its memory as what it keeps: weights, and layers' inputs"
-    figure.suptitle(title, fontsize=13)
-    return figure
 
 
 def write_readme():
