@@ -40,33 +40,33 @@ class Drawer(Hook):
         has_norm = trainer.config.output_norm == "instance"
         self.floors = training_floors(trainer.data) if has_norm else None  # without the norm it has none
 
-    def draw_sheet(self, trainer, title):
-        return draw("the sample sheet", lambda: plots.picture_rows(trainer.model.sheet(*self.pictures), title))
+    def draw(self, trainer, sheet_title, curves_title):
+        """(sample sheet, loss curves) as PNGs. None, with a warning, if one fails: that must not end a training."""
 
-    def draw_curves(self, trainer, title):
-        folder = trainer.config.models_folder
-        curves = lambda: plots.loss_curves(read_curves(folder, trainer.step), self.floors, title)  # noqa: E731
-        return draw("the loss curves", curves)
+        def sheet():
+            return plots.picture_rows(trainer.model.sheet(*self.pictures), sheet_title)
 
+        def curves():
+            history = read_curves(trainer.config.models_folder, trainer.step)
+            return plots.loss_curves(history, self.floors, curves_title)
 
-def draw(what, make):
-    """The figure that `make()` returns, as a PNG. If it fails, a warning and None: that must not end a training."""
-    try:
-        return plots.to_png(make())
-    except Exception as error:
-        print(f"warning: cannot draw {what} ({type(error).__name__}: {' '.join(str(error).split())})", file=sys.stderr)
-        return None
+        pngs = []
+        for what, figure in (("sample sheet", sheet), ("loss curves", curves)):
+            try:
+                pngs.append(plots.to_png(figure()))
+            except Exception as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                print(f"warning: cannot draw the {what} ({reason})", file=sys.stderr)
+                pngs.append(None)
+        return pngs
 
 
 class SampleSheets(Drawer):
     """Observer: writes generated_images/<run_name>/epoch_<NNN>.png and curves.png, every `sample_interval` epochs
     and at the end; where a training was stopped, step_<S>.png.
 
-    It stands behind the hooks that resume a training and that write its history. Only the first of
-    several processes has it.
-
-    Raises:
-        UserError: if a picture cannot be written, because the disk is full, say.
+    It stands behind the hooks that resume a training and that write its history; only the first of several
+    processes has it. A `UserError` names a picture that cannot be written.
     """
 
     def __init__(self, config):
@@ -93,22 +93,16 @@ class SampleSheets(Drawer):
 
     def write(self, trainer, name):
         title = f"{self.config.name} after epoch {trainer.epoch} (test pictures)"
-        pngs = {
-            name: self.draw_sheet(trainer, title),
-            "curves": self.draw_curves(trainer, f"{self.config.name}: losses"),
-        }
-        for name, png in pngs.items():
+        pngs = self.draw(trainer, title, f"{self.config.name}: losses")
+        for png, path in zip(pngs, (self.folder / f"{name}.png", self.folder / "curves.png"), strict=True):
             if png:
-                write_atomic(self.folder / f"{name}.png", png)
+                write_atomic(path, png)
 
 
 class LiveTraining(Drawer):
-    """Observer: loss curves and samples, drawn again while it trains. `box` is the widget to show.
+    """Observer: loss curves, as a `Log` before it writes them, and samples, drawn again while it trains.
 
-    The curves are those that a `Log` before it writes.
-
-    Args:
-        every: seconds between two drawings; the training waits while one is made.
+    `box` is the widget to show. Two drawings are `every` seconds apart; the training waits while one is made.
     """
 
     def __init__(self, every=15):
@@ -125,8 +119,8 @@ class LiveTraining(Drawer):
 
     def redraw(self, trainer):
         title = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
-        self.curves.widget.value = self.draw_curves(trainer, title) or self.curves.widget.value
-        self.samples.widget.value = self.draw_sheet(trainer, title) or self.samples.widget.value
+        for png, picture in zip(self.draw(trainer, title, title), (self.samples, self.curves), strict=True):
+            picture.widget.value = png or picture.widget.value
         self.drawn_at = time.monotonic()
 
 
