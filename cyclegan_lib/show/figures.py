@@ -25,10 +25,8 @@ def means_and_contrasts(pictures, largest_mean):
     _above(figure, pictures)
     left, right = figure.add_axes([0.2, 0.1, 0.46, 0.31]), figure.add_axes([0.71, 0.1, 0.27, 0.31])
     channels = np.stack([picture.double().flatten(1).numpy() for picture in pictures.values()])
-    for axes, band, values in (
-        (left, (-largest_mean, largest_mean), channels.mean(2)),
-        (right, (0, np.tanh(1)), channels.std(2)),
-    ):
+    limits = (-largest_mean, largest_mean), (0, np.tanh(1))
+    for axes, band, values in zip((left, right), limits, (channels.mean(2), channels.std(2)), strict=True):
         axes.axvspan(*band, color=COLOURS["instance"], alpha=0.25, linewidth=0)
         for number, (channel, colour) in enumerate(CHANNELS.items()):
             places = np.arange(len(pictures)) + 0.25 * (number - 1)
@@ -51,12 +49,12 @@ def floor_view(picture, closest, curve, brightness, floor, largest_mean):
     _above(figure, pictures, 0.005, 0.08, 0.53, 0.76)
     right, line = figure.add_axes([0.61, 0.16, 0.37, 0.73]), np.linspace(-1, 1, 201)
     right.plot(*curve, color=COLOURS["instance"], linewidth=2, label="floor")
-    bound, label = np.maximum(0, np.abs(line) - largest_mean), f"|mean| - {largest_mean}, if all channels had this mean"
-    right.plot(line, bound, color="black", linestyle=":", linewidth=1, label=label)
+    label = f"|mean| - {largest_mean}, if all channels had this mean"
+    right.plot(line, (abs(line) - largest_mean).clip(0), color="black", linestyle=":", linewidth=1, label=label)
     right.plot([brightness], [floor], "o", color="black", markersize=8)
-    offset, side = ((-10, 6), "right") if brightness > 0 else ((10, 6), "left")
-    style = dict(textcoords="offset points", fontsize=10, weight="bold")
-    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=offset, ha=side, **style)
+    offset, side = (-10, "right") if brightness > 0 else (10, "left")
+    style = dict(textcoords="offset points", ha=side, fontsize=10, weight="bold")
+    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(offset, 6), **style)
     right.set(xlim=(-1, 1), xlabel="mean of the picture (-1: black, 1: white)", ylabel=PIXELS)
     right.set(ylim=(0, 0.85), title="No network can do better than this")
     right.legend(fontsize=8, loc="upper center")
@@ -64,12 +62,9 @@ def floor_view(picture, closest, curve, brightness, floor, largest_mean):
 
 
 def training_moment(pictures, curves, floor, step):
-    """What both arms make of a picture at one training step, over their loss curves.
+    """What both arms made of a picture, {name: (3, H, W) in [-1, 1]}, over their losses at a training step.
 
-    Args:
-        pictures: {name: (3, H, W) in [-1, 1]}.
-        curves: {output_norm: (steps, cycle losses)}.
-        floor: of the same pictures as the losses.
+    `curves` are {output_norm: (steps, cycle losses)}, `floor` is of the same pictures as the losses.
     """
     figure = Figure(figsize=(9, 5))
     _above(figure, pictures)

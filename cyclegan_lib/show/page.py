@@ -70,11 +70,10 @@ def translations(scenes, generators):
 
 
 def explorer_data(moments, last, history, floor):
-    """All that the page's script picks from, JSON-able.
+    """All that the page's script picks from, JSON-able. A picture is its place in `pictures`: PNGs in base64.
 
-    A picture is its place in `pictures`, which has each once, as a PNG in base64. Where there are four, they
-    stand as in SHOWN: `training` is [step][test picture][4], `scenes` {"tint glass": [brightness] → `pictures`
-    and their channels' `means`}. `curves` is {arm: [[step, cycle loss of A]]}.
+    `training` is [step][test picture][as in SHOWN], `curves` {arm: [[step, cycle loss of A]]}, and `scenes`
+    {"tint glass": [brightness] → `pictures` and their channels' `means`, as in SHOWN}.
     """
     album = {}
 
@@ -153,7 +152,7 @@ def build(moments, last, history, scores):
     for name, texts in {"tests": tests, "tints": TINTS, "glasses": GLASSES}.items():
         values[name] = "".join(f"<option>{text}</option>" for text in texts)
     # Four captioned pictures in a row; the script changes them, so these are the first.
-    first_scene = next(iter(data["scenes"].values()))[0]
+    [first_scene, *_], *_ = data["scenes"].values()
     for strip, places in {"training": data["training"][0][0], "wall": first_scene["pictures"]}.items():
         values[strip] = "".join(
             f'<figure class="{name}"><img id="{strip}-{name}" alt="{CAPTIONS[name]}" src="data:image/png;base64,'

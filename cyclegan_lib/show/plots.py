@@ -98,7 +98,7 @@ def _curve(axes, history, name, colour, label, smooth, raw=True):
     rows = [(row["step"], row[name]) for row in history if row[name] is not None]
     if not rows:
         return
-    steps, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    steps, values = np.array(rows, dtype=float).T
     if raw:
         axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.6)
     width = max(1, min(smooth, len(values) // 4))
@@ -129,13 +129,7 @@ def _finish_arms(panels, floors, what=""):
 
 
 def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
-    """A grid of pictures with a name on every row.
-
-    Args:
-        rows: {name: (N, C, H, W) in [-1, 1]}, as many pictures in each.
-        title: what the figure shows, in a sentence.
-        columns: a name for each column, if they have any.
-    """
+    """A grid of pictures, {name of the row: (N, C, H, W) in [-1, 1]}; `columns` are names for the columns."""
     _, _, pixels_high, pixels_wide = next(iter(rows.values())).shape
     wide, high, gap = picture_inches, picture_inches * pixels_high / pixels_wide, 0.05
     label, top = 1.35, 0.05 + (0.33 if title else 0) + (0.2 if columns else 0)
@@ -197,13 +191,9 @@ def distributions(pictures, title=None):
 
 
 def loss_curves(history, floors=None, title=None, smooth=25):
-    """The losses of one run over its steps.
+    """The losses of one run: rows of `history.jsonl`, and their moving mean over `smooth` of them.
 
-    Args:
-        history: rows of `history.jsonl`, as `runs.log.read_history` or `read_curves` gives them.
-        floors: {"A": number, "B": number}, drawn dashed: no cycle loss gets below these with an
-            InstanceNorm at the output (`study.floor.output_norm_floor`).
-        smooth: width of the moving mean, in rows.
+    `floors` are {"A": number, "B": number}: what an InstanceNorm at the output keeps the cycle losses above.
     """
     figure, (left, right) = _panels(2, title, 3.4)
     for domain, way in {"A": "A → B → A", "B": "B → A → B"}.items():
@@ -233,8 +223,8 @@ def arms_with_floor(history, arms, floors, title):
     for arm, (colour, name) in arms.items():
         rows = [row for row in history if row["arm"] == arm]
         runs = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+        steps = [row["step"] for row in runs[0]]
         for axes, domain in zip(panels, "AB", strict=True):
-            steps = [row["step"] for row in runs[0]]
             losses = np.array([[row[f"cycle_{domain}"] for row in run] for run in runs])
             axes.plot(steps, losses.T, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, losses.mean(0), color=colour, linewidth=2, label=f"{name} ({len(runs)} seeds)")
@@ -267,11 +257,9 @@ def arms_at_end(groups, columns, floors, title):
 
 
 def beside_healthy(history, samples, healthy_history, healthy_samples, title, smooth=25):
-    """A run beside a healthy one: losses, learning rate and what became of some pictures.
+    """A run beside a healthy one: losses, learning rate and what became of the first four pictures of A.
 
-    Args:
-        history, healthy_history: rows of `history.jsonl`.
-        samples, healthy_samples: as `Trainer.sheet` gives them; the first four of A are shown.
+    Histories are rows of `history.jsonl`, samples as `Trainer.sheet` gives them.
     """
     figure = Figure(figsize=(10.4, 3))
     panels = {"cycle_A": "cycle loss of A", "loss_D": "the discriminators' loss",

@@ -24,10 +24,7 @@ SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the s
 
 
 def training_floors(data, count=100):
-    """{"A", "B"}: what an InstanceNorm at the output keeps the cycle losses above.
-
-    `output_norm_floor` of the first training samples of an `UnpairedDataset`, cropped and flipped as they are.
-    """
+    """{"A", "B"}: `output_norm_floor` of the first samples, crops and flips, of an `UnpairedDataset`."""
     samples = zip(*(data[n] for n in range(min(count, len(data)))), strict=True)
     return {domain: output_norm_floor(torch.stack(crops)) for domain, crops in zip("AB", samples, strict=True)}
 
@@ -42,23 +39,19 @@ class Drawer(Hook):
 
     def draw(self, trainer, sheet_title, curves_title):
         """(sample sheet, loss curves) as PNGs. None, with a warning, if one fails: that must not end a training."""
-
-        def sheet():
-            return plots.picture_rows(trainer.model.sheet(*self.pictures), sheet_title)
-
-        def curves():
-            history = read_curves(trainer.config.models_folder, trainer.step)
-            return plots.loss_curves(history, self.floors, curves_title)
-
-        pngs = []
-        for what, figure in (("sample sheet", sheet), ("loss curves", curves)):
+        folder = trainer.config.models_folder
+        figures = {
+            "sample sheet": lambda: plots.picture_rows(trainer.model.sheet(*self.pictures), sheet_title),
+            "loss curves": lambda: plots.loss_curves(read_curves(folder, trainer.step), self.floors, curves_title),
+        }
+        pngs = dict.fromkeys(figures)
+        for name, figure in figures.items():
             try:
-                pngs.append(plots.to_png(figure()))
+                pngs[name] = plots.to_png(figure())
             except Exception as error:
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                print(f"warning: cannot draw the {what} ({reason})", file=sys.stderr)
-                pngs.append(None)
-        return pngs
+                print(f"warning: cannot draw the {name} ({reason})", file=sys.stderr)
+        return tuple(pngs.values())
 
 
 class SampleSheets(Drawer):
@@ -136,8 +129,8 @@ class TrainingControls:
         self.lambda_cycle = slider("λ cycle", 10, 0, 20, 0.5, 420)
         self.lambda_identity = slider("λ identity", 5, 0, 20, 0.5, 420)
         names = [(plots.NORM_NAMES[norm], norm) for norm in ("none", "instance")]
-        style = {"description_width": "150px", "button_width": "230px"}
-        self.output_norm = ipw.ToggleButtons(options=names, **{**labelled("last layer", 700), "style": style})
+        self.output_norm = ipw.ToggleButtons(options=names, **labelled("last layer", 700))
+        self.output_norm.style.button_width = "230px"
         self.find_datasets()
         length = [self.dataset, self.pixels, self.unit, self.amount]
         self.box = ipw.VBox([*length, self.lambda_cycle, self.lambda_identity, self.output_norm])
@@ -151,9 +144,8 @@ class TrainingControls:
     def config(self, steps=None):
         """A `TrainConfig`: the demo's, with what the controls say.
 
-        Runs are named after the data set and the last layer. One of the same settings continues, if it
-        was stopped; others are replaced. Minutes become steps by timing ten of them, unless the
-        number of `steps` is given.
+        A stopped run of the same settings continues; others of its name are replaced. Minutes become steps by
+        timing ten of them, unless the number of `steps` is given.
         """
         name, norm, side = self.dataset.value, self.output_norm.value, self.pixels.value
         config = demo_config(

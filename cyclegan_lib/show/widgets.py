@@ -90,8 +90,8 @@ class Picture:
 class Explorer:
     """Controls above a picture, which is drawn again when one of them is moved. `box` is the widget to show.
 
-    A subclass has a method `draw`, values of the controls → figure. Its arguments are named as the
-    controls, and these are attributes, so that code can move them: `explorer.brightness.value = 0.3`.
+    A subclass has a method `draw`, values of the controls, by their names, → figure. The controls are attributes,
+    so that code can move them: `explorer.brightness.value = 0.3`.
     """
 
     def __init__(self, width, **controls):
@@ -111,12 +111,7 @@ class Explorer:
 
 
 class TranslationExplorer(Explorer):
-    """Choose a test picture and a direction; every trained network translates it and back.
-
-    Args:
-        models: {name: `CycleGAN`}.
-        real: {"A": (N, C, H, W), "B": …}, the pictures to choose from.
-    """
+    """Translations there and back by `models`, {name: `CycleGAN`}, of a picture of `real`, {"A": (N, C, H, W), "B"}."""
 
     def __init__(self, models, real):
         self.models, self.real = models, real
@@ -137,14 +132,10 @@ class SceneExplorer(Explorer):
 
     def __init__(self, generators):
         self.generators = generators
-        super().__init__(
-            860,
-            brightness=slider("wall: brightness", 0.8, 0, 1, 0.05),
-            tint=slider("wall: blue … orange", 0, -1, 1, 0.1),
-            fill=slider("fill level", 0.65, 0.3, 0.9, 0.05),
-            glass=toggles("glass", GLASSES),
-            liquid=toggles("liquid", LIQUIDS),
-        )
+        brightness, tint = slider("wall: brightness", 0.8, 0, 1, 0.05), slider("wall: blue … orange", 0, -1, 1, 0.1)
+        fill, glass = slider("fill level", 0.65, 0.3, 0.9, 0.05), toggles("glass", GLASSES)
+        liquid = toggles("liquid", LIQUIDS)
+        super().__init__(860, brightness=brightness, tint=tint, fill=fill, glass=glass, liquid=liquid)
 
     def draw(self, brightness, tint, fill, glass, liquid):
         scenes = (arranged_scene(brightness, tint, glass, fill, poured) for poured in (liquid, "wine"))
@@ -159,12 +150,8 @@ class FloorExplorer(Explorer):
     def __init__(self, pictures):
         self.pictures = pictures
         self.curve = functools.lru_cache(maxsize=64)(self._curve)
-        super().__init__(
-            920,
-            number=chooser("picture", pictures),
-            brightness=slider("brightness", 0, -1, 1, 0.05),
-            contrast=slider("contrast", 1, 0, 2, 0.1),
-        )
+        brightness, contrast = slider("brightness", 0, -1, 1, 0.05), slider("contrast", 1, 0, 2, 0.1)
+        super().__init__(920, number=chooser("picture", pictures), brightness=brightness, contrast=contrast)
 
     def changed(self, number, brightness, contrast):
         """A picture with its contrast scaled and `brightness` added: (1, 3, H, W)."""
@@ -185,12 +172,10 @@ class FloorExplorer(Explorer):
 
 
 class TrainingScrubber(Explorer):
-    """Go through a training: both arms' translations of a test picture, over the loss curves.
+    """Go through a training: translations of a test picture, (N, 3, H, W) in [-1, 1], over the loss curves.
 
-    Args:
-        generators: {output_norm: {step: G_AB}}, the same steps for each.
-        real, answers: (N, 3, H, W) in [-1, 1], test pictures and their counterfactuals.
-        curves, floor: as for `figures.training_moment`.
+    `generators` are {output_norm: {step: G_AB}}, the same steps for each, `answers` the counterfactuals;
+    `curves` and `floor` are as for `figures.training_moment`.
     """
 
     def __init__(self, generators, real, answers, curves, floor):
@@ -206,11 +191,9 @@ class TrainingScrubber(Explorer):
 
 
 class ConfoundingExplorer(Explorer):
-    """The same pictures, translated by networks whose training pictures were confounded more or less.
+    """Test pictures, (N, 3, H, W) in [-1, 1], translated by networks whose training pictures were confounded.
 
-    Args:
-        generators: {what followed the liquid: {how often, 0.5 to 1: G_AB}}.
-        real, answers: (N, 3, H, W) in [-1, 1], a row of test pictures and their counterfactuals.
+    `generators` are {what followed the liquid: {how often, 0.5 to 1: G_AB}}, `answers` the counterfactuals.
     """
 
     def __init__(self, generators, real, answers):
@@ -241,12 +224,7 @@ class SheetExplorer(Explorer):
 
 
 class WeightsExplorer(Explorer):
-    """Load a generator, and go through pictures with it, at their own size.
-
-    Args:
-        pictures: Pillow images.
-        files: weights to choose from besides the official ones, which are downloaded when they are first loaded.
-    """
+    """Load a generator, from `files` or an official one (downloaded), and go through Pillow images with it."""
 
     def __init__(self, pictures, files=()):
         self.pictures, self.G, self.loaded = pictures, None, None
@@ -272,10 +250,8 @@ class WeightsExplorer(Explorer):
 
 
 class OwnPictures:
-    """Two pictures, or two folders or zips of them, uploaded or named by path → a data set, chosen in the controls.
-
-    Two pictures are cut into crops; those of folders or zips are taken whole, and some are kept for testing.
-    """
+    """Two pictures (cut into crops), or two folders or zips of them (taken whole), uploaded or named by path
+    → a data set, chosen in the controls."""
 
     def __init__(self, controls):
         self.controls = controls
@@ -297,12 +273,11 @@ class OwnPictures:
 
     def _source(self, domain):
         """The uploaded file, saved where Pillow can open it, or the path that was typed."""
-        uploaded = self.uploads[domain].value
-        typed = self.paths[domain].value.strip()
-        if not uploaded and not typed:
-            raise UserError(f"picture {domain} is missing: upload one or give its path")
-        if not uploaded:
+        uploaded, typed = self.uploads[domain].value, self.paths[domain].value.strip()
+        if not uploaded and typed:
             return Path(typed).expanduser()
+        if not uploaded:
+            raise UserError(f"picture {domain} is missing: upload one or give its path")
         # ipywidgets 8: a tuple of dicts; 7: a dict of dicts by file name.
         file = next(iter(uploaded.values())) if isinstance(uploaded, dict) else uploaded[0]
         path = Path(tempfile.mkdtemp()) / Path(file.get("metadata", file)["name"]).name
@@ -312,8 +287,6 @@ class OwnPictures:
 
 class FaultGame(Hook):
     """Trainings with a hidden fault: look at curves, pictures and a probe, and name it. `box` is the widget to show.
-
-    As a hook of a training it is an observer, which says how far that is.
 
     Args:
         play: (case number, hook) → (name of the fault, history, samples, probe), of a `Trainer` that has the hook.
