@@ -152,7 +152,7 @@ def build(moments, last, history, scores):
     for name, texts in {"tests": tests, "tints": TINTS, "glasses": GLASSES}.items():
         values[name] = "".join(f"<option>{text}</option>" for text in texts)
     # Four captioned pictures in a row; the script changes them, so these are the first.
-    [first_scene, *_], *_ = data["scenes"].values()
+    first_scene = next(iter(data["scenes"].values()))[0]
     for strip, places in {"training": data["training"][0][0], "wall": first_scene["pictures"]}.items():
         values[strip] = "".join(
             f'<figure class="{name}"><img id="{strip}-{name}" alt="{CAPTIONS[name]}" src="data:image/png;base64,'
