@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from cyclegan_lib.show.plots import CHANNELS, COLOURS, NORM_NAMES, draw_floors, over_steps, plain, to_pixels
+from cyclegan_lib.show.plots import CHANNELS, COLOURS, NORM_NAMES, PIXELS, draw_floors, over_steps, plain, to_pixels
 
 
 def _above(figure, pictures, left=0.01, bottom=0.48, width=0.99, height=0.44):
@@ -17,25 +17,24 @@ def _above(figure, pictures, left=0.01, bottom=0.48, width=0.99, height=0.44):
 
 
 def means_and_contrasts(pictures, largest_mean):
-    """Pictures, {name: (3, H, W) in [-1, 1]}, and under them where each channel's mean and contrast lie.
+    """Pictures, {name: (3, H, W) in [-1, 1]}, and under them each channel's mean and contrast.
 
-    Shaded is what a norm at the output allows: means up to `largest_mean`.
+    What a norm at the output allows is shaded: means up to `largest_mean`.
     """
     figure = Figure(figsize=(9, 5))
     _above(figure, pictures)
     left, right = figure.add_axes([0.2, 0.1, 0.46, 0.31]), figure.add_axes([0.71, 0.1, 0.27, 0.31])
-    left.axvspan(-largest_mean, largest_mean, color=COLOURS["instance"], alpha=0.25, linewidth=0)
-    right.axvspan(0, np.tanh(1), color=COLOURS["instance"], alpha=0.25, linewidth=0)
-    rows = np.arange(len(pictures))
     channels = np.stack([picture.double().flatten(1).numpy() for picture in pictures.values()])
-    for number, (channel, colour) in enumerate(CHANNELS.items()):
-        style = dict(linestyle="", marker=f"${channel}$", color=colour, markersize=8)
-        for axes, values in ((left, channels.mean(2)), (right, channels.std(2))):
-            axes.plot(values[:, number], rows + 0.25 * (number - 1), **style)
-    left.set_yticks(rows, [plain(name.replace("\n", " ")) for name in pictures], fontsize=8)
-    right.set_yticks(rows, [])
-    left.set(xlim=(-1, 1), ylim=(len(pictures) - 0.5, -0.5), xlabel="mean of a channel (-1: black, 1: white)")
-    right.set(xlim=(0, 1), ylim=(len(pictures) - 0.5, -0.5), xlabel="contrast: standard deviation")
+    limits = (-largest_mean, largest_mean), (0, np.tanh(1))
+    for axes, band, values in zip((left, right), limits, (channels.mean(2), channels.std(2)), strict=True):
+        axes.axvspan(*band, color=COLOURS["instance"], alpha=0.25, linewidth=0)
+        for number, (channel, colour) in enumerate(CHANNELS.items()):
+            places = np.arange(len(pictures)) + 0.25 * (number - 1)
+            axes.plot(values[:, number], places, marker=f"${channel}$", linestyle="", color=colour, markersize=8)
+        axes.set(ylim=(len(pictures) - 0.5, -0.5), yticks=range(len(pictures)), yticklabels=[])
+    left.set_yticks(range(len(pictures)), [plain(name.replace("\n", " ")) for name in pictures], fontsize=8)
+    left.set(xlim=(-1, 1), xlabel="mean of a channel (-1: black, 1: white)")
+    right.set(xlim=(0, 1), xlabel="contrast: standard deviation")
     left.set_title("shaded: all that a norm at the output allows", fontsize=9)
     return figure
 
@@ -43,35 +42,29 @@ def means_and_contrasts(pictures, largest_mean):
 def floor_view(picture, closest, curve, brightness, floor, largest_mean):
     """A picture, the closest one with a norm at the output, both (3, H, W) in [-1, 1], and the floor over brightness.
 
-    Args:
-        curve: (brightnesses, floors), two sequences.
-        brightness, floor: where the picture lies on it.
+    `curve` is (brightnesses, floors), two sequences; `brightness` and `floor` say where the picture lies on it.
     """
     figure = Figure(figsize=(9.6, 3.2))
     pictures = {"the picture": picture, "the closest that a norm\nat the output allows": closest}
     _above(figure, pictures, 0.005, 0.08, 0.53, 0.76)
     right, line = figure.add_axes([0.61, 0.16, 0.37, 0.73]), np.linspace(-1, 1, 201)
     right.plot(*curve, color=COLOURS["instance"], linewidth=2, label="floor")
-    bound, label = np.maximum(0, np.abs(line) - largest_mean), f"|mean| - {largest_mean}, if all channels had this mean"
-    right.plot(line, bound, color="black", linestyle=":", linewidth=1, label=label)
+    label = f"|mean| - {largest_mean}, if all channels had this mean"
+    right.plot(line, (abs(line) - largest_mean).clip(0), color="black", linestyle=":", linewidth=1, label=label)
     right.plot([brightness], [floor], "o", color="black", markersize=8)
-    offset, side = ((-10, 6), "right") if brightness > 0 else ((10, 6), "left")
-    style = dict(textcoords="offset points", fontsize=10, weight="bold")
-    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=offset, ha=side, **style)
-    right.set(
-        xlim=(-1, 1), xlabel="mean of the picture (-1: black, 1: white)", title="No network can do better than this"
-    )
-    right.set(ylim=(0, 0.85), ylabel="mean |difference| of pixels")
+    offset, side = (-10, "right") if brightness > 0 else (10, "left")
+    style = dict(textcoords="offset points", ha=side, fontsize=10, weight="bold")
+    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(offset, 6), **style)
+    right.set(xlim=(-1, 1), xlabel="mean of the picture (-1: black, 1: white)", ylabel=PIXELS)
+    right.set(ylim=(0, 0.85), title="No network can do better than this")
     right.legend(fontsize=8, loc="upper center")
     return figure
 
 
 def training_moment(pictures, curves, floor, step):
-    """What both arms make of a picture at one training step, {name: (3, H, W) in [-1, 1]}, over their loss curves.
+    """What both arms made of a picture, {name: (3, H, W) in [-1, 1]}, over their losses at a training step.
 
-    Args:
-        curves: {output_norm: (steps, cycle losses)}.
-        floor: of the same pictures as the losses.
+    `curves` are {output_norm: (steps, cycle losses)}, `floor` is of the same pictures as the losses.
     """
     figure = Figure(figsize=(9, 5))
     _above(figure, pictures)

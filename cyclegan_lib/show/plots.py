@@ -13,6 +13,7 @@ COLOURS = {
     "none": "#009E73", "instance": "#E69F00", "instance_affine": "#999933", "batch": "#56B4E9",
     "loss_D": "#882255", "adversarial": "#777777", "identity": "#CC79A7",
 }  # fmt: skip
+PIXELS = "mean |difference| of pixels"
 CHANNELS = {"R": "#D55E00", "G": "#009E73", "B": "#0072B2"}
 NORM_NAMES = {
     "none": "no norm at the output", "instance": "InstanceNorm at the output",
@@ -22,7 +23,6 @@ ROW_NAMES = {
     "real_A": "real A", "fake_B": "fake B\n= G_AB(real A)", "rec_A": "back to A\n= G_BA(fake B)",
     "real_B": "real B", "fake_A": "fake A\n= G_BA(real B)", "rec_B": "back to B\n= G_AB(fake A)",
 }  # fmt: skip
-SMOOTH = 25  # rows of a history, whose mean is drawn
 
 
 def colour_of_arm(arm):
@@ -72,17 +72,17 @@ def _picture(figure, pixels, left, bottom, width, height, interpolation="nearest
     axes.set_axis_off()
 
 
-def _write(figure, x, y, text, **style):
+def _write(figure, x, y, text, fontsize, ha="center", va="bottom"):
     """A text at this place, in inches."""
     wide, high = figure.get_size_inches()
-    figure.text(x / wide, y / high, plain(text), **style)
+    figure.text(x / wide, y / high, plain(text), fontsize=fontsize, ha=ha, va=va)
 
 
-def _title(figure, title):
-    """A title above pictures that were placed by hand."""
-    if title:
-        wide, high = figure.get_size_inches()
-        _write(figure, wide / 2, high - 0.08, title, ha="center", va="top", fontsize=11)
+def _picture_row(figure, name, pictures, left, bottom, wide, high, gap):
+    """Pictures beside one another, and their name to the left of them."""
+    for c, picture in enumerate(pictures):
+        _picture(figure, to_pixels(picture), left + c * (wide + gap), bottom, wide, high)
+    _write(figure, left - 0.1, bottom + high / 2, ROW_NAMES.get(name, name), 8.5, "right", "center")
 
 
 def _panels(count, title, height, **options):
@@ -93,12 +93,12 @@ def _panels(count, title, height, **options):
     return figure, figure.subplots(1, count, squeeze=False, **options)[0]
 
 
-def _curve(axes, history, name, colour, label, raw=True, smooth=SMOOTH):
+def _curve(axes, history, name, colour, label, smooth, raw=True):
     """The moving mean of one loss, and the loss itself faintly behind it."""
     rows = [(row["step"], row[name]) for row in history if row[name] is not None]
     if not rows:
         return
-    steps, values = (np.array(column, dtype=float) for column in zip(*rows, strict=True))
+    steps, values = np.array(rows, dtype=float).T
     if raw:
         axes.plot(steps, values, color=colour, alpha=0.18, linewidth=0.6)
     width = max(1, min(smooth, len(values) // 4))
@@ -116,20 +116,20 @@ def over_steps(axes, title, ylabel=None):
 
 def draw_floors(axes, floors):
     """The output-norm floors as black dashed lines, with their values in the legend."""
-    values = ", ".join(f"{domain} {floor:.3f}" for domain, floor in (floors or {}).items())
-    for i, floor in enumerate((floors or {}).values()):
-        label = f"floor with the norm: {values}" if i == 0 else None
-        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=label)
+    label = "floor with the norm: " + ", ".join(f"{domain} {floor:.3f}" for domain, floor in floors.items())
+    for floor, of_first in zip(floors.values(), (label, None), strict=False):
+        axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=of_first)
+
+
+def _finish_arms(panels, floors, what=""):
+    """What both figures of arms have in common: the floors of A and B, and the names of the axes."""
+    for axes, domain in zip(panels, "AB", strict=True):
+        draw_floors(axes, {domain: floors[domain]})
+        over_steps(axes, f"Cycle loss of {domain}{what}", PIXELS if domain == "A" else None)
 
 
 def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
-    """A grid of pictures with a name on every row.
-
-    Args:
-        rows: {name: (N, C, H, W) in [-1, 1]}, as many pictures in each.
-        title: what the figure shows, in a sentence.
-        columns: a name for each column, if they have any.
-    """
+    """A grid of pictures, {name of the row: (N, C, H, W) in [-1, 1]}; `columns` are names for the columns."""
     _, _, pixels_high, pixels_wide = next(iter(rows.values())).shape
     wide, high, gap = picture_inches, picture_inches * pixels_high / pixels_wide, 0.05
     label, top = 1.35, 0.05 + (0.33 if title else 0) + (0.2 if columns else 0)
@@ -137,14 +137,11 @@ def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
     figure = Figure(figsize=(width, height))
     for r, (name, pictures) in enumerate(rows.items()):
         bottom = height - top - (r + 1) * (high + gap) + gap
-        for c, picture in enumerate(pictures):
-            _picture(figure, to_pixels(picture), label + c * (wide + gap), bottom, wide, high)
-        name = ROW_NAMES.get(name, name)
-        _write(figure, label - 0.1, bottom + high / 2, name, ha="right", va="center", fontsize=8.5)
+        _picture_row(figure, name, pictures, label, bottom, wide, high, gap)
     for c, name in enumerate(columns or []):
-        middle = label + c * (wide + gap) + wide / 2
-        _write(figure, middle, height - top + 0.03, name, ha="center", va="bottom", fontsize=8.5)
-    _title(figure, title)
+        _write(figure, label + c * (wide + gap) + wide / 2, height - top + 0.03, name, 8.5)
+    if title:
+        _write(figure, width / 2, height - 0.08, title, 11, va="top")
     return figure
 
 
@@ -155,7 +152,7 @@ def images_in_a_row(images, height=3.2):
     figure, left = Figure(figsize=(sum(widths) + gap * (len(images) + 1), height + names + gap)), gap
     for (name, image), width in zip(images.items(), widths, strict=True):
         _picture(figure, np.asarray(image.convert("RGB")), left, gap, width, height, "antialiased")
-        _write(figure, left + width / 2, gap + height + 0.06, name, ha="center", va="bottom", fontsize=9)
+        _write(figure, left + width / 2, gap + height + 0.06, name, 9)
         left += width + gap
     return figure
 
@@ -171,7 +168,10 @@ def picture_file(path):
 
 
 def distributions(pictures, title=None):
-    """How the values of {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …} are distributed, and edges."""
+    """How the values of piles of pictures are distributed: red, green, blue, and edges.
+
+    `pictures` are {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …}, in this order.
+    """
     figure, panels = _panels(4, title, 2.7)
     colours = dict(zip(pictures, (COLOURS["A"], "black", COLOURS["B"]), strict=True))
     bins = np.linspace(-1, 1, 41)
@@ -190,57 +190,45 @@ def distributions(pictures, title=None):
     return figure
 
 
-def loss_curves(history, floors=None, title=None):
-    """The losses of one run over its steps.
+def loss_curves(history, floors=None, title=None, smooth=25):
+    """The losses of one run: rows of `history.jsonl`, and their moving mean over `smooth` of them.
 
-    Args:
-        history: rows of `history.jsonl`, as `runs.log.read_history` or `read_curves` gives them.
-        floors: {"A": number, "B": number}, drawn dashed: no cycle loss gets below these with an
-            InstanceNorm at the output (`study.floor.output_norm_floor`).
+    `floors` are {"A": number, "B": number}: what an InstanceNorm at the output keeps the cycle losses above.
     """
     figure, (left, right) = _panels(2, title, 3.4)
-    for name, label in (("cycle_A", "cycle A → B → A"), ("cycle_B", "cycle B → A → B")):
-        _curve(left, history, name, COLOURS[name[-1]], label)
-    draw_floors(left, floors)
-    over_steps(left, "Cycle losses", "mean |difference| of pixels")
+    for domain, way in {"A": "A → B → A", "B": "B → A → B"}.items():
+        _curve(left, history, f"cycle_{domain}", COLOURS[domain], f"cycle {way}", smooth)
+    draw_floors(left, floors or {})
+    over_steps(left, "Cycle losses", PIXELS)
     others = {"adversarial": "generators: adversarial", "loss_D": "discriminators", "identity": "generators: identity"}
     for name, label in others.items():
-        _curve(right, history, name, COLOURS[name], label)
+        _curve(right, history, name, COLOURS[name], label, smooth)
     over_steps(right, "The others, each without its λ", "loss")
     return figure
 
 
-def compare_arms(histories, floors, title=None):
+def compare_arms(histories, floors, title=None, smooth=25):
     """Cycle losses of several runs, {output_norm: rows of its `history.jsonl`}, with the floors, {"A", "B"}."""
     figure, panels = _panels(2, title, 3.6, sharey=True)
     for axes, domain in zip(panels, "AB", strict=True):
         for norm, history in histories.items():
-            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm])
-        draw_floors(axes, {domain: floors[domain]})
-        over_steps(axes, f"Cycle loss of {domain}")
-    panels[0].set_ylabel("mean |difference| of pixels")
+            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm], smooth)
+    _finish_arms(panels, floors)
     return figure
 
 
 def arms_with_floor(history, arms, floors, title):
-    """Cycle losses over the steps, from rows of `history.csv`: the mean over seeds, a faint line for each.
-
-    `arms` is {arm: (colour, name)}.
-    """
+    """Cycle losses of arms, {arm: (colour, name)}, in rows of `history.csv`: the mean over seeds, and each faintly."""
     figure, panels = _panels(2, title, 3.7, sharey=True)
-    for axes, domain in zip(panels, "AB", strict=True):
-        for arm, (colour, name) in arms.items():
-            runs = {}
-            for row in history:
-                if row["arm"] == arm:
-                    runs.setdefault(row["seed"], []).append((row["step"], row[f"cycle_{domain}"]))
-            losses = np.array([[loss for _, loss in run] for run in runs.values()])
-            steps = [step for step, _ in next(iter(runs.values()))]
+    for arm, (colour, name) in arms.items():
+        rows = [row for row in history if row["arm"] == arm]
+        runs = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+        steps = [row["step"] for row in runs[0]]
+        for axes, domain in zip(panels, "AB", strict=True):
+            losses = np.array([[row[f"cycle_{domain}"] for row in run] for run in runs])
             axes.plot(steps, losses.T, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, losses.mean(0), color=colour, linewidth=2, label=f"{name} ({len(runs)} seeds)")
-        draw_floors(axes, {domain: floors[domain]})
-        over_steps(axes, f"Cycle loss of {domain}, test pictures")
-    panels[0].set_ylabel("mean |difference| of pixels")
+    _finish_arms(panels, floors, ", test pictures")
     return figure
 
 
@@ -248,7 +236,7 @@ def arms_at_end(groups, columns, floors, title):
     """How the runs of each arm ended: a dot a seed, the mean and its 95 % interval.
 
     Args:
-        groups: {arm: {column: (values of the seeds, (mean, half width))}}, as `study.ablation.by_arm` gives them.
+        groups: {arm: {column: (values of the seeds, (mean, half width))}}, as `study.tables.by_arm` gives them.
         columns: {column: what stands under its axis}.
         floors: {column: number}, drawn where there is one.
     """
@@ -257,47 +245,41 @@ def arms_at_end(groups, columns, floors, title):
         for row, (arm, ends) in enumerate(groups.items()):
             (values, (mean, half)), colour = ends[column], colour_of_arm(arm)
             axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.35, markersize=5)
-            axes.errorbar([mean], [row], xerr=[half], fmt="|", color=colour, markersize=14, linewidth=2.5, capsize=0)
+            axes.errorbar([mean], [row], xerr=[half], fmt="|", color=colour, markersize=14, linewidth=2.5)
         if column in floors:
             axes.axvline(floors[column], color="black", linestyle="--", linewidth=1)
             axes.set_title(f"floor with the norm: {floors[column]:.3f}", fontsize=8)
-        axes.margins(x=0.1)
-        axes.set(xlabel=label, xlim=(0, None))
+        axes.set(xmargin=0.1, xlabel=label, xlim=(0, None))
         axes.grid(axis="y", alpha=0.25)
     panels[0].set_yticks(range(len(groups)), list(groups), fontsize=9)
     panels[0].set_ylim(len(groups) - 0.5, -0.5)
     return figure
 
 
-def beside_healthy(history, samples, healthy_history, healthy_samples, title):
-    """A run beside a healthy one: losses, learning rate and what became of some pictures.
+def beside_healthy(history, samples, healthy_history, healthy_samples, title, smooth=25):
+    """A run beside a healthy one: losses, learning rate and what became of the first four pictures of A.
 
-    Args:
-        history, healthy_history: rows of `history.jsonl`.
-        samples, healthy_samples: as `Trainer.sheet` gives them; the first four of A are shown.
+    Histories are rows of `history.jsonl`, samples as `Trainer.sheet` gives them.
     """
     figure = Figure(figsize=(10.4, 3))
     panels = {"cycle_A": "cycle loss of A", "loss_D": "the discriminators' loss",
               "adversarial": "adversarial loss", "lr": "learning rate"}  # fmt: skip
     for number, (loss, name) in enumerate(panels.items()):
         axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.57 - 0.44 * (number // 2), 0.25, 0.27])
-        smooth = 1 if loss == "lr" else SMOOTH
-        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", raw=False, smooth=smooth)
-        _curve(axes, history, loss, "black", "this one", raw=False, smooth=smooth)
-        values = [row[loss] for rows in (history, healthy_history) for row in rows]
+        width = 1 if loss == "lr" else smooth
+        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", width, raw=False)
+        _curve(axes, history, loss, "black", "this one", width, raw=False)
+        values = [row[loss] for row in history + healthy_history]
         axes.set_ylim(min(0, *values), 1.05 * min(max(values), 2.5) if loss != "lr" else None)
         axes.tick_params(labelsize=7)
         axes.set_xlabel("training step" if number > 1 else None, fontsize=8, labelpad=1)
         axes.set_title(name, fontsize=9)
-    figure.axes[-1].legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=7, loc="lower left")
     rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"], "fake B": samples["fake_B"],
             "back to A": samples["rec_A"]}  # fmt: skip
     pixel = 1 / 90  # inches, as `show` draws: pictures of 32 pixels are shown exactly twice as large
     for r, (name, pictures) in enumerate(rows.items()):
-        bottom = 270 - 67 * (r + 1)
-        for c, picture in enumerate(pictures[:4]):
-            place = (936 - 67 * (4 - c), bottom, 64, 64)
-            _picture(figure, to_pixels(picture), *(pixel * side for side in place))
-        _write(figure, 7.36, pixel * (bottom + 32), name, ha="right", va="center", fontsize=8)
-    _write(figure, 3.43, 2.955, title, ha="center", va="top", fontsize=11)
+        left, bottom, side, gap = (pixel * length for length in (668, 270 - 67 * (r + 1), 64, 3))
+        _picture_row(figure, name, pictures[:4], left, bottom, side, side, gap)
+    _write(figure, 3.43, 2.955, title, 11, va="top")
     return figure

@@ -24,10 +24,7 @@ SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the s
 
 
 def training_floors(data, count=100):
-    """{"A", "B"}: what an InstanceNorm at the output keeps the cycle losses above.
-
-    `output_norm_floor` of the first training samples of an `UnpairedDataset`, cropped and flipped as they are.
-    """
+    """{"A", "B"}: `output_norm_floor` of the first samples, crops and flips, of an `UnpairedDataset`."""
     samples = zip(*(data[n] for n in range(min(count, len(data)))), strict=True)
     return {domain: output_norm_floor(torch.stack(crops)) for domain, crops in zip("AB", samples, strict=True)}
 
@@ -40,32 +37,29 @@ class Drawer(Hook):
         has_norm = trainer.config.output_norm == "instance"
         self.floors = training_floors(trainer.data) if has_norm else None  # without the norm it has none
 
-    def sheet(self, trainer, title):
-        return plots.picture_rows(trainer.model.sheet(*self.pictures), title)
-
-    def curves(self, trainer, title):
-        return plots.loss_curves(read_curves(trainer.config.models_folder, trainer.step), self.floors, title)
-
-
-def png_or_warning(figure, *args):
-    """The PNG of `figure(*args)`. If that fails, a warning and None: a training must not end of it."""
-    try:
-        return plots.to_png(figure(*args))
-    except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        print(f"warning: cannot draw the {figure.__name__} ({reason})", file=sys.stderr)
-        return None
+    def draw(self, trainer, sheet_title, curves_title):
+        """(sample sheet, loss curves) as PNGs. None, with a warning, if one fails: that must not end a training."""
+        folder = trainer.config.models_folder
+        figures = {
+            "sample sheet": lambda: plots.picture_rows(trainer.model.sheet(*self.pictures), sheet_title),
+            "loss curves": lambda: plots.loss_curves(read_curves(folder, trainer.step), self.floors, curves_title),
+        }
+        pngs = dict.fromkeys(figures)
+        for name, figure in figures.items():
+            try:
+                pngs[name] = plots.to_png(figure())
+            except Exception as error:
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                print(f"warning: cannot draw the {name} ({reason})", file=sys.stderr)
+        return tuple(pngs.values())
 
 
 class SampleSheets(Drawer):
     """Observer: writes generated_images/<run_name>/epoch_<NNN>.png and curves.png, every `sample_interval` epochs
     and at the end; where a training was stopped, step_<S>.png.
 
-    It stands behind the hooks that resume a training and that write its history. Only the first of
-    several processes has it.
-
-    Raises:
-        UserError: if a picture cannot be written, because the disk is full, say.
+    It stands behind the hooks that resume a training and that write its history; only the first of several
+    processes has it. A `UserError` names a picture that cannot be written.
     """
 
     def __init__(self, config):
@@ -92,26 +86,22 @@ class SampleSheets(Drawer):
 
     def write(self, trainer, name):
         title = f"{self.config.name} after epoch {trainer.epoch} (test pictures)"
-        sheet = png_or_warning(self.sheet, trainer, title)
-        curves = png_or_warning(self.curves, trainer, f"{self.config.name}: losses")
-        for file, png in ((name, sheet), ("curves", curves)):
+        pngs = self.draw(trainer, title, f"{self.config.name}: losses")
+        for png, path in zip(pngs, (self.folder / f"{name}.png", self.folder / "curves.png"), strict=True):
             if png:
-                write_atomic(self.folder / f"{file}.png", png)
+                write_atomic(path, png)
 
 
 class LiveTraining(Drawer):
-    """Observer: loss curves and samples, drawn again while it trains. `box` is the widget to show.
+    """Observer: loss curves, as a `Log` before it writes them, and samples, drawn again while it trains.
 
-    The curves are those that a `Log` before it writes.
-
-    Args:
-        every: seconds between two drawings; the training waits while one is made.
+    `box` is the widget to show. Two drawings are `every` seconds apart; the training waits while one is made.
     """
 
     def __init__(self, every=15):
         self.every, self.drawn_at = every, -math.inf
-        self.panels = [(self.curves, Picture(900)), (self.sheet, Picture(900))]
-        self.box = ipw.VBox([picture.widget for _, picture in self.panels])
+        self.curves, self.samples = Picture(900), Picture(900)
+        self.box = ipw.VBox([self.curves.widget, self.samples.widget])
 
     def after_step(self, trainer):
         if trainer.step % FLUSH_STEPS == 0 and time.monotonic() - self.drawn_at >= self.every:
@@ -122,8 +112,8 @@ class LiveTraining(Drawer):
 
     def redraw(self, trainer):
         title = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
-        for figure, picture in self.panels:
-            picture.widget.value = png_or_warning(figure, trainer, title) or picture.widget.value
+        for png, picture in zip(self.draw(trainer, title, title), (self.samples, self.curves), strict=True):
+            picture.widget.value = png or picture.widget.value
         self.drawn_at = time.monotonic()
 
 
@@ -139,8 +129,8 @@ class TrainingControls:
         self.lambda_cycle = slider("λ cycle", 10, 0, 20, 0.5, 420)
         self.lambda_identity = slider("λ identity", 5, 0, 20, 0.5, 420)
         names = [(plots.NORM_NAMES[norm], norm) for norm in ("none", "instance")]
-        style = {"description_width": "150px", "button_width": "230px"}
-        self.output_norm = ipw.ToggleButtons(options=names, **{**labelled("last layer", 700), "style": style})
+        self.output_norm = ipw.ToggleButtons(options=names, **labelled("last layer", 700))
+        self.output_norm.style.button_width = "230px"
         self.find_datasets()
         length = [self.dataset, self.pixels, self.unit, self.amount]
         self.box = ipw.VBox([*length, self.lambda_cycle, self.lambda_identity, self.output_norm])
@@ -154,9 +144,8 @@ class TrainingControls:
     def config(self, steps=None):
         """A `TrainConfig`: the demo's, with what the controls say.
 
-        Runs are named after the data set and the last layer. One of the same settings continues, if it
-        was stopped; others are replaced. water2wine is drawn if it is missing. Minutes become steps by timing
-        ten of them, unless the number of `steps` is given.
+        A stopped run of the same settings continues; others of its name are replaced. Minutes become steps by
+        timing ten of them, unless the number of `steps` is given.
         """
         name, norm, side = self.dataset.value, self.output_norm.value, self.pixels.value
         config = demo_config(
@@ -166,5 +155,5 @@ class TrainingControls:
         )  # fmt: skip
         if steps is None and self.unit.value == "epochs":
             return replace(config, num_epochs=max(1, round(self.amount.value)))
-        prepare_dataset(self.data_root, name, side)
+        prepare_dataset(self.data_root, config.dataset_name, self.pixels.value)
         return fit(config, steps=steps, minutes=self.amount.value)

@@ -4,9 +4,9 @@ Written for what ipywidgets 7.7 (Colab) and 8 share. Pictures are drawn into an 
 an `Output` widget, and `interact`, which uses one, can hang a notebook that runs without a person.
 """
 
+import functools
 import html
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import ipywidgets as ipw
@@ -28,8 +28,7 @@ from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, arranged_scene, ren
 
 def labelled(description, width=520):
     """What every control has: a description, with room for it, and a width in pixels."""
-    layout = ipw.Layout(width=f"{width}px")
-    return dict(description=description, style={"description_width": "150px"}, layout=layout)
+    return dict(description=description, style={"description_width": "150px"}, layout={"width": f"{width}px"})
 
 
 def slider(description, value, least, most, step, width=520):
@@ -44,20 +43,44 @@ def chooser(description, things):
 
 def stops(description, options):
     """A slider over some values, at the last of them."""
-    control = ipw.SelectionSlider(options=options, continuous_update=False, **labelled(description))
-    control.index = len(options) - 1
-    return control
+    last = len(options) - 1
+    return ipw.SelectionSlider(options=options, index=last, continuous_update=False, **labelled(description))
 
 
 def toggles(description, options):
     return ipw.ToggleButtons(options=options, **labelled(description))
 
 
+def on_two_lines(name):
+    """ "no norm at the output", as a caption of a narrow picture."""
+    return name.replace(" at", "\nat")
+
+
+@torch.inference_mode()
+def translated(generators, picture):
+    """{name on two lines: what its generator makes of the picture}."""
+    return {on_two_lines(name): G(picture[None])[0] for name, G in generators.items()}
+
+
+def button(description, action, message, failure):
+    """A button: what `action()` returns is shown in `message`, HTML; or `failure` and the error."""
+
+    def click(made):
+        try:
+            message.value = action()
+        except (UserError, OSError) as error:
+            message.value = f"<b>{failure}</b> {html.escape(str(error))}"
+
+    made = ipw.Button(description=description, button_style="primary")
+    made.on_click(click)
+    return made
+
+
 class Picture:
     """An `Image` widget to draw figures into, of a `width` in pixels: a fixed one stops flicker."""
 
     def __init__(self, width):
-        self.widget = ipw.Image(format="png", layout=ipw.Layout(width=f"{width}px"))
+        self.widget = ipw.Image(format="png", layout={"width": f"{width}px"})
         self.draw(plots.note("drawn here in a moment …"))
 
     def draw(self, figure):
@@ -67,8 +90,8 @@ class Picture:
 class Explorer:
     """Controls above a picture, which is drawn again when one of them is moved. `box` is the widget to show.
 
-    A subclass has a method `draw`, values of the controls → figure. Its arguments are named as the
-    controls, and these are attributes, so that code can move them: `explorer.brightness.value = 0.3`.
+    A subclass has a method `draw`, values of the controls, by their names, → figure. The controls are attributes,
+    so that code can move them: `explorer.brightness.value = 0.3`.
     """
 
     def __init__(self, width, **controls):
@@ -88,7 +111,7 @@ class Explorer:
 
 
 class TranslationExplorer(Explorer):
-    """Choose one of {"A": (N, C, H, W), "B": …} and a direction; every {name: `CycleGAN`} translates it and back."""
+    """Translations there and back by `models`, {name: `CycleGAN`}, of a picture of `real`, {"A": (N, C, H, W), "B"}."""
 
     def __init__(self, models, real):
         self.models, self.real = models, real
@@ -98,8 +121,8 @@ class TranslationExplorer(Explorer):
     def draw(self, direction, number):
         first, second = direction[0], direction[-1]
         real = self.real[first][number][None]
-        translated = {name: model.translate(real, direction) for name, model in self.models.items()}
-        rows = {on_two_lines(name): torch.cat([real, *pictures]) for name, pictures in translated.items()}
+        rows = {name: torch.cat([real, *model.translate(real, direction)]) for name, model in self.models.items()}
+        rows = {on_two_lines(name): pictures for name, pictures in rows.items()}
         columns = [f"real {first}", f"fake {second}", f"back to {first}"]
         return plots.picture_rows(rows, columns=columns, picture_inches=1.6)
 
@@ -109,20 +132,15 @@ class SceneExplorer(Explorer):
 
     def __init__(self, generators):
         self.generators = generators
-        super().__init__(
-            860,
-            brightness=slider("wall: brightness", 0.8, 0, 1, 0.05),
-            tint=slider("wall: blue … orange", 0, -1, 1, 0.1),
-            fill=slider("fill level", 0.65, 0.3, 0.9, 0.05),
-            glass=toggles("glass", GLASSES),
-            liquid=toggles("liquid", LIQUIDS),
-        )
+        brightness, tint = slider("wall: brightness", 0.8, 0, 1, 0.05), slider("wall: blue … orange", 0, -1, 1, 0.1)
+        fill, glass = slider("fill level", 0.65, 0.3, 0.9, 0.05), toggles("glass", GLASSES)
+        liquid = toggles("liquid", LIQUIDS)
+        super().__init__(860, brightness=brightness, tint=tint, fill=fill, glass=glass, liquid=liquid)
 
     def draw(self, brightness, tint, fill, glass, liquid):
-        drawn = arranged_scene(brightness, tint, glass, fill, liquid)
-        scene, answer = render(drawn, 64)[0], render(replace(drawn, liquid="wine"), 64)[0]
-        pictures = {f"the scene, with {liquid}": scene}
-        pictures |= {on_two_lines(name): translated(G_AB, scene) for name, G_AB in self.generators.items()}
+        scenes = (arranged_scene(brightness, tint, glass, fill, poured) for poured in (liquid, "wine"))
+        scene, answer = (render(arranged, 64)[0] for arranged in scenes)
+        pictures = {f"the scene, with {liquid}": scene, **translated(self.generators, scene)}
         return figures.means_and_contrasts(pictures | {"the answer: wine": answer}, LARGEST_MEAN)
 
 
@@ -131,12 +149,9 @@ class FloorExplorer(Explorer):
 
     def __init__(self, pictures):
         self.pictures = pictures
-        super().__init__(
-            920,
-            number=chooser("picture", pictures),
-            brightness=slider("brightness", 0, -1, 1, 0.05),
-            contrast=slider("contrast", 1, 0, 2, 0.1),
-        )
+        self.curve = functools.lru_cache(maxsize=64)(self._curve)
+        brightness, contrast = slider("brightness", 0, -1, 1, 0.05), slider("contrast", 1, 0, 2, 0.1)
+        super().__init__(920, number=chooser("picture", pictures), brightness=brightness, contrast=contrast)
 
     def changed(self, number, brightness, contrast):
         """A picture with its contrast scaled and `brightness` added: (1, 3, H, W)."""
@@ -144,43 +159,41 @@ class FloorExplorer(Explorer):
         middle = picture.mean((2, 3), keepdim=True)
         return (middle + contrast * (picture - middle) + brightness).clamp(-1, 1)
 
+    def _curve(self, number, contrast):
+        """Means and floors of that picture from black to white."""
+        shades = torch.cat([self.changed(number, shade, contrast) for shade in torch.linspace(-2, 2, 21).tolist()])
+        return shades.mean((1, 2, 3)).tolist(), output_norm_floor(shades, "none").mean(1).tolist()
+
     def draw(self, number, brightness, contrast):
         picture = self.changed(number, brightness, contrast)
         here = picture.mean().item(), output_norm_floor(picture)
-        shades = torch.cat([self.changed(number, shade, contrast) for shade in torch.linspace(-2, 2, 21).tolist()])
-        curve = shades.mean((1, 2, 3)).tolist(), output_norm_floor(shades, "none").mean(1).tolist()
+        curve = self.curve(number, contrast)
         return figures.floor_view(picture[0], closest_reachable(picture)[0], curve, *here, LARGEST_MEAN)
 
 
 class TrainingScrubber(Explorer):
-    """Go through a training: both arms' translations of a test picture, over the loss curves.
+    """Go through a training: translations of a test picture, (N, 3, H, W) in [-1, 1], over the loss curves.
 
-    Args:
-        generators: {output_norm: {step: G_AB}}, the same steps for each.
-        real, answers: (N, 3, H, W) in [-1, 1], pictures and their counterfactuals.
-        curves, floor: as for `figures.training_moment`.
+    `generators` are {output_norm: {step: G_AB}}, the same steps for each, `answers` the counterfactuals;
+    `curves` and `floor` are as for `figures.training_moment`.
     """
 
     def __init__(self, generators, real, answers, curves, floor):
-        self.generators, self.real, self.answers = generators, real, answers
-        self.curves, self.floor = curves, floor
+        self.generators, self.real, self.answers, self.curves, self.floor = generators, real, answers, curves, floor
         step = stops("training step", sorted(next(iter(generators.values()))))
         super().__init__(860, step=step, number=chooser("test picture", real))
 
     def draw(self, step, number):
-        pictures = {"water": self.real[number]}
-        for norm, by_step in self.generators.items():
-            pictures[on_two_lines(plots.NORM_NAMES[norm])] = translated(by_step[step], self.real[number])
-        pictures["the answer"] = self.answers[number]
+        water, answer = self.real[number], self.answers[number]
+        now = {plots.NORM_NAMES[norm]: by_step[step] for norm, by_step in self.generators.items()}
+        pictures = {"water": water, **translated(now, water), "the answer": answer}
         return figures.training_moment(pictures, self.curves, self.floor, step)
 
 
 class ConfoundingExplorer(Explorer):
-    """The same pictures, translated by networks whose training pictures were confounded more or less.
+    """Test pictures, (N, 3, H, W) in [-1, 1], translated by networks whose training pictures were confounded.
 
-    Args:
-        generators: {what followed the liquid: {how often, 0.5 to 1: G_AB}}.
-        real, answers: (N, 3, H, W) in [-1, 1], a row of test pictures and their counterfactuals.
+    `generators` are {what followed the liquid: {how often, 0.5 to 1: G_AB}}, `answers` the counterfactuals.
     """
 
     def __init__(self, generators, real, answers):
@@ -193,17 +206,12 @@ class ConfoundingExplorer(Explorer):
         with torch.inference_mode():
             fakes = self.generators[what][confounding](self.real)
         rows = {"water": self.real, "its translation": fakes, "the answer": self.answers}
-        return plots.picture_rows(
-            rows, f"Trained where {what} followed the liquid in {confounding:.0%} of the pictures"
-        )
+        title = f"Trained where {what} followed the liquid in {confounding:.0%} of the pictures"
+        return plots.picture_rows(rows, title)
 
 
 class SheetExplorer(Explorer):
-    """Go through the sample sheets in a run's `generated_images/<run_name>`, epoch by epoch.
-
-    Raises:
-        UserError: if there are no sheets in it.
-    """
+    """Go through the sample sheets in a run's `generated_images/<run_name>`. `UserError` if there are none."""
 
     def __init__(self, folder):
         self.sheets = {int(path.stem.split("_")[1]): path for path in sorted(Path(folder).glob("epoch_*.png"))}
@@ -216,30 +224,22 @@ class SheetExplorer(Explorer):
 
 
 class WeightsExplorer(Explorer):
-    """Load a generator, and go through Pillow images with it, at their own size.
-
-    There are `files` to choose from, and the official weights, which are downloaded when they are first loaded.
-    """
+    """Load a generator, from `files` or an official one (downloaded), and go through Pillow images with it."""
 
     def __init__(self, pictures, files=()):
         self.pictures, self.G, self.loaded = pictures, None, None
         self.weights = ipw.Dropdown(options=[*map(str, files), *OFFICIAL_NAMES], **labelled("weights"))
-        self.button = ipw.Button(description="load", button_style="primary")
-        self.button.on_click(lambda button: self._load())
         self.message = ipw.HTML("choose weights and load them")
+        self.button = button("load", self._load, self.message, "Not loaded.")
         super().__init__(820, number=chooser("picture", pictures))
         self.box = ipw.VBox([ipw.HBox([self.weights, self.button]), self.message, self.box])
 
     def _load(self):
         name = self.weights.value
         self.message.value = html.escape(f"loading {name} …")
-        try:
-            self.G, self.loaded = load_generator(name).to(resolve_device("auto")), Path(name).name
-        except (UserError, OSError) as error:
-            self.message.value = f"<b>Not loaded.</b> {html.escape(str(error))}"
-            return
-        self.message.value = html.escape(f"loaded {name}")
+        self.G, self.loaded = load_generator(name).to(resolve_device("auto")), Path(name).name
         self.redraw()
+        return html.escape(f"loaded {name}")
 
     def draw(self, number):
         image = self.pictures[number]
@@ -249,55 +249,35 @@ class WeightsExplorer(Explorer):
         return plots.images_in_a_row(images)
 
 
-def on_two_lines(name):
-    """ "no norm at the output", as a caption of a narrow picture."""
-    return name.replace(" at", "\nat")
-
-
-@torch.inference_mode()
-def translated(G, picture):
-    return G(picture[None])[0]
-
-
 class OwnPictures:
-    """Two pictures, or two folders or zips of them, uploaded or named by path → a data set, chosen in the controls.
-
-    Two pictures are cut into crops; those of folders or zips are taken whole, and some are kept for testing.
-    """
+    """Two pictures (cut into crops), or two folders or zips of them (taken whole), uploaded or named by path
+    → a data set, chosen in the controls."""
 
     def __init__(self, controls):
         self.controls = controls
         self.uploads = {d: ipw.FileUpload(accept="image/*,.zip", description=f"upload {d}") for d in "AB"}
         hint = "photo.jpg, a folder or a zip"
         self.paths = {d: ipw.Text(placeholder=hint, **labelled(f"or a path, {d}")) for d in "AB"}
-        self.name = ipw.Text("mine", **labelled("name of the data set"))
-        self.button = ipw.Button(description="make a data set", button_style="primary")
-        self.button.on_click(lambda button: self.make())
-        self.message = ipw.HTML()
+        self.name, self.message = ipw.Text("mine", **labelled("name of the data set")), ipw.HTML()
+        self.button = button("make a data set", self._make, self.message, "Not done.")
         rows = [ipw.HBox([self.uploads[d], self.paths[d]]) for d in "AB"]
         self.box = ipw.VBox([*rows, self.name, self.button, self.message])
 
-    def make(self):
-        """Make the data set and say where it is, or what is wrong."""
-        try:
-            root = dataset_folder(self.controls.data_root, self.name.value.strip())
-            sources = [self._source(domain) for domain in "AB"]
-            several = any(source.is_dir() or source.suffix.lower() == ".zip" for source in sources)
-            (from_folders if several else write_crops)(*sources, root)
-        except (UserError, OSError) as error:
-            self.message.value = f"<b>Not done.</b> {html.escape(str(error))}"
-            return
+    def _make(self):
+        root = dataset_folder(self.controls.data_root, self.name.value.strip())
+        sources = [self._source(domain) for domain in "AB"]
+        several = any(source.is_dir() or source.suffix.lower() == ".zip" for source in sources)
+        (from_folders if several else write_crops)(*sources, root)
         self.controls.find_datasets(choose=root.name)
-        self.message.value = f"Made {root}. It is chosen in the controls above: run the training cells again."
+        return f"Made {root}. It is chosen in the controls above: run the training cells again."
 
     def _source(self, domain):
         """The uploaded file, saved where Pillow can open it, or the path that was typed."""
-        uploaded = self.uploads[domain].value
-        if not uploaded:
-            typed = self.paths[domain].value.strip()
-            if not typed:
-                raise UserError(f"picture {domain} is missing: upload one or give its path")
+        uploaded, typed = self.uploads[domain].value, self.paths[domain].value.strip()
+        if not uploaded and typed:
             return Path(typed).expanduser()
+        if not uploaded:
+            raise UserError(f"picture {domain} is missing: upload one or give its path")
         # ipywidgets 8: a tuple of dicts; 7: a dict of dicts by file name.
         file = next(iter(uploaded.values())) if isinstance(uploaded, dict) else uploaded[0]
         path = Path(tempfile.mkdtemp()) / Path(file.get("metadata", file)["name"]).name
@@ -308,11 +288,8 @@ class OwnPictures:
 class FaultGame(Hook):
     """Trainings with a hidden fault: look at curves, pictures and a probe, and name it. `box` is the widget to show.
 
-    As a hook of a training it is an observer, which says how far that is.
-
     Args:
-        play: a function (case number, hook) → (name of the fault, history, samples, probe).
-            It trains a `Trainer` that has the hook.
+        play: (case number, hook) → (name of the fault, history, samples, probe), of a `Trainer` that has the hook.
         healthy: (history, samples) of a healthy run, to show beside.
         names: of the faults to choose from.
     """
@@ -325,8 +302,8 @@ class FaultGame(Hook):
         self.answer = ipw.Dropdown(options=["", *names], value="", **labelled("the fault is", 420))
         self.message, self.picture = ipw.HTML("choose a case and train it"), Picture(936)
         self.train.on_click(lambda button: self._train())
-        self.probe.on_click(lambda button: self._probe())
-        self.answer.observe(lambda change: self._check(), "value")
+        self.probe.on_click(lambda button: self._say(self._probed()))
+        self.answer.observe(lambda change: self._judge(change.new), "value")
         top = ipw.HBox([self.case, self.train, self.probe])
         self.box = ipw.VBox([top, self.answer, self.message, self.picture.widget])
 
@@ -352,12 +329,12 @@ class FaultGame(Hook):
         self._say("trained: look at it, probe it, and name the fault")
         self.picture.draw(self.figure())
 
-    def _probe(self):
+    def _probed(self):
         if self.evidence is None:
-            return self._say("train a case first")
+            return "train a case first"
         probe = self.evidence[2]
         reached, mixed, unmoved = (", ".join(probe[name]) for name in ("reached", "mixed", "unmoved"))
-        return self._say(
+        return (
             f"the discriminator step leaves gradients in: {reached or 'no generator'}; "
             f"the other pictures of a batch change the scores of: {mixed or 'no network'}; "
             f"a step does not change: {unmoved or 'no network, all change'}; in the next epoch "
@@ -365,12 +342,8 @@ class FaultGame(Hook):
             f"{probe['same_pairs']:.0%} with the same partner"
         )
 
-    def _check(self):
-        if not self.answer.value:
-            return
-        if self.evidence is None:
+    def _judge(self, answer):
+        if answer and self.evidence is None:
             self._say("train a case first")
-        elif self.answer.value == self.fault:
-            self._say(f"right! It is: {self.fault}")
-        else:
-            self._say(f"not {self.answer.value}: look again")
+        elif answer:
+            self._say(f"right! It is: {answer}" if answer == self.fault else f"not {answer}: look again")
