@@ -94,7 +94,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_warning(tiny_config, hook, monkeypat
     monkeypatch.setattr(training.plots, "picture_rows", fail)
     trainer = Trainer(tiny_config(), [hook(tiny_config())]).run()
     assert trainer.step == 9
-    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sheet (MemoryError: no room)"]
+    assert capsys.readouterr().err.splitlines() == ["warning: cannot draw the sample sheet (MemoryError: no room)"]
 
 
 @pytest.mark.parametrize("norm", ["none", "instance"])
@@ -120,13 +120,13 @@ def test_live_training_draws_now_and_then_and_at_the_end(tiny_config, every, dra
 
     class Watch(Hook):
         def after_step(self, trainer):
-            pictures = [picture.widget.value for _, picture in live.panels]
+            pictures = [picture.widget.value for picture in (live.samples, live.curves)]
             if pictures != self.last:
                 drawn.append(trainer.step)
             self.last = pictures
 
         def start(self, trainer):
-            self.last = [picture.widget.value for _, picture in live.panels]
+            self.last = [picture.widget.value for picture in (live.samples, live.curves)]
 
         def end(self, trainer):
             self.after_step(trainer)
