@@ -106,7 +106,6 @@ class Resume(Hook):
         """
         before = self.saved.facts
         changed = {name: (before[name], is_) for name, is_ in self.settings.items() if before.get(name, is_) != is_}
-        changed = {name: both for name, both in changed.items() if ON_RESUME.get(name) != "ignore"}
         if changed and self.config.overwrite and not self.config.start_from:
             self.saved = None
             return
@@ -203,7 +202,7 @@ class Checkpoints(Hook):
 
 def settings_of(trainer, processes):
     """What a checkpoint says of how it was trained, {name: value}: what may not differ, or not without a warning."""
-    options = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule != "place"}
+    options = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule in ("refuse", "warn")}
     pictures = [len(paths) for paths in trainer.data.paths.values()]
     return {
         **options, "device": trainer.device.type, "precision": trainer.model.precision, "pictures": pictures,
