@@ -16,21 +16,11 @@ import torch
 from tqdm.auto import tqdm
 
 from cyclegan_lib import cli
-from cyclegan_lib.cli import main
 from cyclegan_lib.config import OUTPUT_NORMS, TrainConfig
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.weights import load_generator
-from cyclegan_lib.study import ablation, experiments
-from cyclegan_lib.study.tables import (
-    HISTORY_COLUMNS,
-    LABEL,
-    SCORE_COLUMNS,
-    Tables,
-    by_arm,
-    describe,
-    label_of,
-    read_table,
-)
+from cyclegan_lib.study import ablation, experiments, tables
+from cyclegan_lib.study.tables import Tables, by_arm, label_of, read_table
 from cyclegan_lib.water2wine.dataset import write_dataset
 from cyclegan_lib.water2wine.scores import SCORES
 
@@ -131,7 +121,7 @@ def small_runs(data_root, folder, *more):
 def run(argv):
     """What the command prints."""
     with contextlib.redirect_stdout(io.StringIO()) as said:
-        main(["ablation", *argv])
+        cli.main(["ablation", *argv])
     return said.getvalue()
 
 
@@ -149,7 +139,7 @@ def test_it_says_how_long_it_takes_and_writes_the_tables(small):
     assert re.search(r"4 runs of 4 steps, 0 of them .* already\nabout \d+ minutes, 2 side by side", said)
     scores, history = (read_table(folder / "out" / f"{name}.csv") for name in ("scores", "history"))
     assert len(scores) == 5 and len(history) == 10  # one of them stands in both experiments
-    assert tuple(history[0]) == HISTORY_COLUMNS and tuple(scores[0]) == SCORE_COLUMNS
+    assert tuple(history[0]) == tables.HISTORY_COLUMNS and tuple(scores[0]) == tables.SCORE_COLUMNS
     for row in scores:
         assert all(isinstance(row[name], float) for name in (*SCORES, "colour_accuracy", "floor_A", "floor_B"))
         end = [other for other in history if label_of(other) == label_of(row)][-1]
@@ -175,7 +165,7 @@ def test_rerun_or_committed_no_run_with_the_norm_is_below_the_floor(small):
 def test_a_shared_run_has_a_row_in_both_experiments(small):
     rows = {label_of(row): row for row in read_table(small[0] / "out" / "scores.csv")}
     one, other = rows["output_norm", "instance", 0], rows["diary", "instance + all", 0]
-    assert all(one[name] == other[name] for name in SCORE_COLUMNS[2:])
+    assert all(one[name] == other[name] for name in tables.SCORE_COLUMNS[2:])
     assert rows["diary", "instance", 0]["cycle_A"] != one["cycle_A"]
 
 
@@ -200,15 +190,15 @@ def test_rows_are_replaced_not_doubled(small, tmp_path):
     folder, argv, _ = small
     shutil.copytree(folder / "out", tmp_path / "out")
     runs = plan(*argv)
-    tables = Tables(tmp_path / "out", runs)
+    copied = Tables(tmp_path / "out", runs)
     for a_run in runs:
-        assert tables.has(a_run)
+        assert copied.has(a_run)
         rows = {}
         for name in ("history", "scores"):
             table = read_table(folder / "out" / f"{name}.csv")
             own = [row for row in table if label_of(row) == a_run.labels[0]]
-            rows[name] = [{key: value for key, value in row.items() if key not in LABEL} for row in own]
-        tables.add(a_run, rows["history"], *rows["scores"])
+            rows[name] = [{key: value for key, value in row.items() if key not in tables.LABEL} for row in own]
+        copied.add(a_run, rows["history"], *rows["scores"])
     for name in ("history.csv", "scores.csv"):
         assert (tmp_path / "out" / name).read_bytes() == (folder / "out" / name).read_bytes()
 
@@ -347,7 +337,7 @@ def test_committed_tables_are_complete_and_small():
     assert set(steps) == {"none", "instance"} and steps["none"] == steps["instance"] and len(steps["none"]) <= 8
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 15e6
     config = json.loads((COMMITTED / "config.json").read_text())
-    assert config["base"] == json.loads(json.dumps(describe(arguments())))["base"]
+    assert config["base"] == json.loads(json.dumps(tables.describe(arguments())))["base"]
 
 
 def test_committed_tables_about_the_data_are_complete_and_small():
@@ -363,7 +353,7 @@ def test_committed_tables_about_the_data_are_complete_and_small():
     files = {f"{arm.replace(' ', '_')}_step_500.safetensors" for arm in kept}
     assert {path.name for path in folder.glob("*.safetensors")} == files
     assert sum(path.stat().st_size for path in folder.iterdir()) < 8e6
-    described = describe(arguments("--experiments", *experiments.DATA_EXPERIMENTS))
+    described = tables.describe(arguments("--experiments", *experiments.DATA_EXPERIMENTS))
     config, described = json.loads((folder / "config.json").read_text()), json.loads(json.dumps(described))
     assert config["base"] == described["base"] and config["experiments"] == described["experiments"]
 

@@ -3,22 +3,15 @@
 import os
 import resource
 import signal
-import subprocess
-import sys
 
 import pytest
+from helpers import finish, start, start_python, wait_for
 from torture import (
-    ROOT,
     check_history,
-    disk_filled,
-    finish,
     killed_again_and_again,
     make_config,
     result,
-    small_disk,
-    start,
     stopped_in_a_notebook,
-    wait_for,
 )
 
 from cyclegan_lib.runs.folder import newest_whole
@@ -44,23 +37,9 @@ def peace(data_root, tmp_path_factory):
 
 def test_killed_at_random_moments(data_root, tmp_path, peace):
     config = make_config(data_root, tmp_path)
-    killed, _ = killed_again_and_again(config, kills=5)
-    assert killed == 5 and result(config) == peace
+    killed, _ = killed_again_and_again(config, kills=3)
+    assert killed == 3 and result(config) == peace
     check_history(config)
-
-
-def test_killed_with_two_workers(data_root, tmp_path, peace):
-    """Workers change nothing, so the end is that of the run without them."""
-    config = make_config(data_root, tmp_path, num_workers=2)
-    killed_again_and_again(config, kills=1, seed=1)
-    assert result(config) == peace
-
-
-def test_killed_in_bf16(data_root, tmp_path):
-    straight, killed = (make_config(data_root, tmp_path / how, precision="bf16", num_epochs=4) for how in ("a", "b"))
-    finish(straight)
-    killed_again_and_again(killed, kills=1, seed=2)
-    assert result(killed) == result(straight)
 
 
 def test_from_notebook_to_command_and_back(data_root, tmp_path, peace):
@@ -69,28 +48,17 @@ def test_from_notebook_to_command_and_back(data_root, tmp_path, peace):
     assert result(config) == peace
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_reaches_workers_too_and_all_is_saved(data_root, tmp_path, peace, how):
-    """In a terminal Ctrl-C goes to every process of the command."""
+def test_ctrl_c_reaches_workers_too_and_all_is_saved(data_root, tmp_path, peace):
+    """In a terminal Ctrl-C goes to every process of the command. And workers change nothing: the end is the same."""
     config = make_config(data_root, tmp_path, num_workers=2)
     process = start(config, start_new_session=True)
     assert wait_for(config, 10, process)
-    os.killpg(process.pid, how)
+    os.killpg(process.pid, signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in errors, errors
     assert "--resume auto" in out and newest_whole(config.models_folder)[0].step >= 10
-    if how == signal.SIGTERM:
-        finish(config)
-        assert result(config) == peace
-
-
-def test_a_disk_that_fills(data_root, tmp_path, peace):
-    with small_disk(tmp_path / "disk", megabytes=40) as there:
-        if not there:
-            pytest.skip("no disk can be made: only root can")
-        config = make_config(data_root, tmp_path / "disk")
-        disk_filled(config)
-        assert result(config) == peace
+    finish(config)
+    assert result(config) == peace
 
 
 def test_a_file_that_may_not_grow(data_root, tmp_path, peace):
@@ -118,7 +86,6 @@ def test_nothing_grows(data_root, tmp_path):
         "config = make_config(Path(sys.argv[1]), Path(sys.argv[2]), **changes)\n"
         "print(check_growth(grows(config, 500, every=75)))"
     )
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", script, data_root, tmp_path]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr
+    process = start_python("-c", script, data_root, tmp_path)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors

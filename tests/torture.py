@@ -12,7 +12,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager, suppress
@@ -21,84 +20,42 @@ from pathlib import Path
 import matplotlib.figure
 import matplotlib.pyplot as plt
 import torch
+from helpers import PATIENCE, Do, finish, left_by, start, tiny, wait_for
 
-from cyclegan_lib.runs import folder as runs
-from cyclegan_lib.runs.folder import newest_whole, read_history
-from cyclegan_lib.train import TrainConfig, Trainer
+from cyclegan_lib.runs.folder import newest_whole
+from cyclegan_lib.runs.log import read_history
+from cyclegan_lib.train import train
 from cyclegan_lib.water2wine.dataset import write_dataset
-
-ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 120  # seconds in which something has to happen
 
 
 def make_config(data_root, output_root, **changes):
-    """Fourteen epochs of three steps, many of which are saved, on pictures of 32 pixels."""
-    tiny = dict(
-        dataset_name="tiny", data_root=data_root, output_root=output_root, img_height=32, img_width=32, batch_size=2,
-        num_epochs=14, base_channels=4, num_residual=1, lambda_identity=5.0, device="cpu", precision="fp32",
-        sample_interval=5, checkpoint_interval=2, checkpoint_minutes=1e-3, keep_checkpoints=2, resume="auto",
+    """Fourteen epochs of three steps, many of which are saved."""
+    more = dict(
+        num_epochs=14, lambda_identity=5.0, sample_interval=5, checkpoint_interval=2, checkpoint_minutes=1e-3,
+        keep_checkpoints=2, resume="auto",
     )  # fmt: skip
-    return TrainConfig(**{**tiny, **changes})
-
-
-def options(config):
-    """The command line of a configuration."""
-    given = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value != field.default:
-            given += [f"--{field.name}"] if value is True else [f"--{field.name}", str(value)]
-    return given
-
-
-def start(config, **kwargs):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "cyclegan_lib.train", *options(config)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **kwargs
-    )
-
-
-def finish(config):
-    process = start(config)
-    _, errors = process.communicate(timeout=5 * PATIENCE)
-    assert process.returncode == 0, errors
-
-
-def steps_written(config):
-    rows = read_history(config.models_folder / "history.jsonl")
-    return rows[-1]["step"] if rows else 0
-
-
-def wait_for(config, step, process):
-    """Until the history has this step. Returns whether the process still runs."""
-    deadline = time.monotonic() + PATIENCE
-    while steps_written(config) < step and process.poll() is None:
-        assert time.monotonic() < deadline, "it does not train"
-        time.sleep(0.002)
-    return process.poll() is None
+    return tiny(data_root, output_root, **{**more, **changes})
 
 
 def result(config):
-    """Hashes of what a run leaves: its last checkpoint but for the manifest, its history, its pictures."""
-    found, damaged = newest_whole(config.models_folder)
-    assert not damaged
-    paths = [found.folder / name for name in runs.FILES] + [config.models_folder / "history.jsonl"]
-    paths += sorted(config.images_folder.glob("*.png"))
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    """Hashes of what a run leaves: its last checkpoint, its history, its pictures."""
+    name, checkpoint, history = left_by(config)
+    found = {name: checkpoint, "history.jsonl": history}
+    found |= {path.name: path.read_bytes() for path in config.images_folder.glob("*.png")}
+    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(found.items())}
 
 
 def check_history(config):
     """No step twice, none missing."""
     last = -(-6 // config.batch_size) * config.num_epochs
-    steps = [row["step"] for row in read_history(config.models_folder / "history.jsonl")]
+    steps = [row["step"] for row in read_history(config.models_folder)]
     assert steps == list(range(1, last + 1))
 
 
 def killed_again_and_again(config, kills, seed=0):
     """Kill the run so many times, each time a few steps further on, and let it finish then.
 
-    Returns how many were killed, and how many of these while a checkpoint was written or removed.
+    Returns how many were killed, and how many of these while a checkpoint was written.
     """
     rng = random.Random(seed)
     total, killed, in_a_save = 3 * config.num_epochs, 0, 0
@@ -113,9 +70,8 @@ def killed_again_and_again(config, kills, seed=0):
         _, errors = process.communicate()
         assert process.returncode in (0, -signal.SIGKILL), errors
         assert alive or process.returncode == 0, errors
-        hidden = [path for path in config.models_folder.glob(".*") if path.suffix in (".partial", ".removed")]
         killed += process.returncode == -signal.SIGKILL
-        in_a_save += bool(hidden)
+        in_a_save += any(config.models_folder.glob(".*.partial"))
         found, damaged = newest_whole(config.models_folder)
         assert not damaged, damaged
     finish(config)
@@ -163,17 +119,14 @@ def stopped_in_a_notebook(config, seed=0):
     total = 3 * config.num_epochs
     interrupt_at = rng.randint(total // 6, total // 3)
 
-    def interrupt(trainer):
-        if trainer.step >= interrupt_at:
-            signal.raise_signal(signal.SIGINT)
-
     torch.set_num_threads(1)
-    assert Trainer(config).run(interrupt, show_bar=False).stopped
+    interrupt = Do(lambda trainer: signal.raise_signal(signal.SIGINT), interrupt_at)
+    assert train(config, [interrupt], show_bar=False).stopped
     process = start(config)
     assert wait_for(config, interrupt_at + total // 4, process)
     process.kill()
     process.communicate()
-    assert not Trainer(config).run(show_bar=False).stopped
+    assert not train(config, show_bar=False).stopped
 
 
 def grows(config, steps, every):
@@ -194,7 +147,7 @@ def grows(config, steps, every):
             })  # fmt: skip
 
     torch.set_num_threads(1)
-    Trainer(dataclasses.replace(config, num_epochs=-(-steps // 3))).run(look, show_bar=False)
+    train(dataclasses.replace(config, num_epochs=-(-steps // 3)), [Do(look)], show_bar=False)
     return seen
 
 
@@ -237,7 +190,7 @@ def torture(args, work):
         killed, in_a_save = killed_again_and_again(tortured, kills, args.seed)
         check_history(tortured)
         assert result(tortured) == result(peace), name
-        say(f"{name}: {killed} kills, {in_a_save} of them while a checkpoint was written or removed; the same end")
+        say(f"{name}: {killed} kills, {in_a_save} of them while a checkpoint was written; the same end")
     peace, notebook = (make_config(data, work / how) for how in ("notebook_peace", "notebook"))
     finish(peace)
     stopped_in_a_notebook(notebook, args.seed)
