@@ -513,11 +513,9 @@ def test_what_another_process_saved_meanwhile_is_not_undone(peace, tmp_path):
     late, early = make_run(config), make_run(config)
     early.run()
     before = contents(tmp_path)
-    for trainer in (late, stopped, begins[0]):
-        with pytest.raises(UserError, match="epoch_3.*: another process has saved this meanwhile"):
+    for trainer in (late, stopped, *begins):
+        with pytest.raises(UserError, match="another process has saved step 9 meanwhile"):
             trainer.run()
-    with pytest.raises(UserError, match="holds an earlier run"):
-        begins[1].run()
     assert contents(tmp_path) == before
 
 
@@ -691,7 +689,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spares_what_was_saved(peace,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda model: model.D_B.model[0].bias.fill_(float("nan")), "D_B has weights"),
+        (lambda model: model.D_B.model[0].bias.fill_(float("nan")), "D_B has numbers"),
         # Gradients of 1e30 leave finite weights, which would never move again.
         (
             lambda model: next(iter(model.optimizer_D.state.values()))["exp_avg_sq"].fill_(float("inf")),
