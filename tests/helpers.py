@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120  # seconds in which something has to happen
 
 
-def tiny(data_root, output_root, **changes):
+def tiny(data_root, output_root, /, **changes):
     """The configuration of a run of seconds: 3 epochs of 3 steps on the data set `tiny`."""
     config = dict(
         dataset_name="tiny", data_root=data_root, output_root=output_root, img_height=32, img_width=32, batch_size=2,
