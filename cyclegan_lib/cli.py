@@ -66,12 +66,17 @@ class Gone(argparse.Action):
         parser.error(f"{option_string} is gone: {GONE[option_string]}")
 
 
+def path(text):
+    """A path, "~" being the home folder also where no shell expands it: after a "=", or in a notebook."""
+    return Path(text).expanduser()
+
+
 argument = dict  # what `add_argument` takes, by its names
 whole, real = functools.partial(within, int), functools.partial(within, float)
 size = functools.partial(argument, help="pixels of a picture's side")
 CHECKPOINT = argument(help="saved_models/<run_name>, a checkpoint, a generator's file, or official weights by name")
 NEW = argument(default="mine", help="the new folder's name")
-DATA_ROOT = argument(type=Path, default=Path("data"), help="the folder of data sets")
+DATA_ROOT = argument(type=path, default=Path("data"), help="the folder of data sets")
 SEED = argument(type=whole(0, 2**31), default=0, help="decides everything that is random")
 DEVICE = argument(choices=DEVICES, default="auto", help="where to compute")
 DIRECTION = argument(choices=("AtoB", "BtoA"), default="AtoB", help="a single generator has but one")
@@ -88,6 +93,7 @@ def train_options():
         if option.metadata.get("command_line", True):
             facts = {key: option.metadata[key] for key in ("help", "choices", "type") if key in option.metadata}
             kind = {"action": "store_true"} if option.default is False else {"type": type(option.default)}
+            facts = {key: path if value is Path else value for key, value in facts.items()}
             options[f"--{option.name}"] = {"default": option.default, **kind, **facts}
     hidden = dict(nargs="?", action=Gone, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
     return options | dict.fromkeys(GONE, hidden)
@@ -97,9 +103,9 @@ def train_options():
 COMMANDS = {
     "train": ("train", "train a CycleGAN", train_options()),
     "translate": ("pictures.translate", "translate pictures of any size", {
-        "pictures": argument(nargs="+", type=Path, help="pictures, or folders of pictures"),
+        "pictures": argument(nargs="+", type=path, help="pictures, or folders of pictures"),
         "--checkpoint": CHECKPOINT | {"required": True}, "--direction": DIRECTION,
-        "--output": argument(type=Path, required=True, help="the folder for the results; names are kept"),
+        "--output": argument(type=path, required=True, help="the folder for the results; names are kept"),
         "--side_by_side": argument(action="store_true", help="the original and its translation in one picture"),
         "--cycle": argument(action="store_true", help="the original, its translation, and that translated back"),
         "--overwrite": OVERWRITE,
@@ -108,18 +114,18 @@ COMMANDS = {
         "--device": DEVICE,
     }),
     "check": ("pictures.check", "read every picture of a data set, and warn of what tells A from B", {
-        "folder": argument(type=Path, help="data/mine, say"),
+        "folder": argument(type=path, help="data/mine, say"),
     }),
     "collect": ("pictures.collect", "make a data set of two folders, or zips, of pictures", {
-        "source_A": argument(type=Path, help="a folder or zip with the pictures of one kind"),
-        "source_B": argument(type=Path, help="and with those of the other kind"),
+        "source_A": argument(type=path, help="a folder or zip with the pictures of one kind"),
+        "source_B": argument(type=path, help="and with those of the other kind"),
         "--dataset_name": argument(required=True, help="the new folder's name"),
         "--data_root": DATA_ROOT, "--seed": SEED,
         "--test_share": argument(type=SHARE, default=0.1, help="of each side, kept for testing"),
     }),
     "crops": ("pictures.crops", "cut two large pictures into a data set", {
-        "picture_A": argument(type=Path, help="a photograph, say"),
-        "picture_B": argument(type=Path, help="a painting, say"),
+        "picture_A": argument(type=path, help="a photograph, say"),
+        "picture_B": argument(type=path, help="a painting, say"),
         "--size": size(type=whole(8, 4096), default=128), "--num_train": TRAIN, "--num_test": TEST,
         "--dataset_name": NEW, "--data_root": DATA_ROOT, "--seed": SEED,
     }),
@@ -136,7 +142,7 @@ COMMANDS = {
         "--overwrite": OVERWRITE,
     }),
     "floor": ("study.floor", "what no generator with an InstanceNorm at its output can do", {
-        "folder": argument(type=Path, help="a data set with trainA and trainB, or any folder of pictures"),
+        "folder": argument(type=path, help="a data set with trainA and trainB, or any folder of pictures"),
         "--size": size(type=whole(1, 4096), default=64),
         "--limit": argument(type=whole(1, 10**6), default=200, help="pictures of a side, at most"),
     }),
@@ -149,29 +155,29 @@ COMMANDS = {
         "--batch_size": argument(type=whole(1, 10**4), default=4, help="pictures of each side in a step"),
         "--dataset_name": argument(default="water2wine", help="other data get the two main arms alone"),
         "--data_root": DATA_ROOT,
-        "--output": argument(type=Path, help="the folder of the tables (default: by experiment)"),
-        "--work": argument(type=Path, help="where runs are kept (default: runs/<output>)"),
+        "--output": argument(type=path, help="the folder of the tables (default: by experiment)"),
+        "--work": argument(type=path, help="where runs are kept (default: runs/<output>)"),
         "--device": DEVICE | {"default": "cpu"},
         "--precision": argument(default="fp32", choices=PRECISIONS, help="fp32, which every machine has"),
         "--jobs": argument(type=whole(1, 256), default=os.cpu_count(), help="runs side by side, a CPU thread each"),
     }),
     "judge": ("show.judge", "judge translations of photographs, which have no right answer", {
         "checkpoint": CHECKPOINT, "--direction": DIRECTION,
-        "--dataset": argument(type=Path, help="the data set's folder (default: the run's own)"),
+        "--dataset": argument(type=path, help="the data set's folder (default: the run's own)"),
         "--size": size(type=whole(8, 4096, 4)), "--data_root": DATA_ROOT,
         "--limit": argument(type=whole(2, 10**6), default=500, help="pictures of a side, at most"),
         "--kid": argument(action="store_true", help="KID and FID too (needs torchmetrics; downloads 90 MB once)"),
-        "--nearest": argument(type=Path, help="a .png of fakes and the training pictures nearest to them"),
+        "--nearest": argument(type=path, help="a .png of fakes and the training pictures nearest to them"),
         "--device": DEVICE,
     }),
     "export": ("pictures.weights", "write networks for the official code or ONNX", {
         "source": CHECKPOINT,
         "--to": argument(choices=("official", "onnx"), required=True, help="the format"),
-        "--output": argument(type=Path, default=Path("exported"), help="the folder that they are written to"),
+        "--output": argument(type=path, default=Path("exported"), help="the folder that they are written to"),
     }),
     "page": ("show.page", "write the explorer as one HTML page", {
-        "--ablation": argument(type=Path, default=Path("data/ablation"), help="the experiment; a GIF goes there"),
-        "--output": argument(type=Path, default=Path("data/explorer.html"), help="the page to write"),
+        "--ablation": argument(type=path, default=Path("data/ablation"), help="the experiment; a GIF goes there"),
+        "--output": argument(type=path, default=Path("data/explorer.html"), help="the page to write"),
     }),
 }  # fmt: skip
 

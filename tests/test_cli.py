@@ -72,3 +72,9 @@ def test_numbers_within():
             with pytest.raises((ArgumentTypeError, ValueError)) as caught:
                 convert(text)
             assert text in str(caught.value)
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(["check", "~/mine"])[1].folder == tmp_path / "mine"
+    assert parse(["train", "--data_root", "~/data"])[1].data_root == tmp_path / "data"

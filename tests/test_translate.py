@@ -235,3 +235,34 @@ def test_too_large_for_the_memory_is_refused_by_name(tmp_path, run_folder, monke
     Image.fromarray(noise(20, 30)).save(tmp_path / "a.png")
     assert run(tmp_path / "a.png", "--checkpoint", run_folder, "--output", tmp_path / "out", "--memory", 1) == 1
     assert "a.png: 30×20 pixels need about 2.0 GB; give a larger --memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["a file", "through a link", "one of two", "with --overwrite"])
+def test_an_original_is_never_replaced(tmp_path, run_folder, capsys, how):
+    for name in ("a.png", "b/a.png"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(noise(12, 16)).save(tmp_path / "in" / name)
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    pictures, output = [tmp_path / "in" / "a.png"], tmp_path / "in"
+    if how == "through a link":
+        output = tmp_path / "link"
+    if how == "one of two":
+        pictures, output = [tmp_path / "in" / "b" / "a.png", tmp_path / "in" / "a.png"][:1] + pictures, tmp_path / "in"
+    before = {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.png")}
+    arguments = ["translate", *map(str, pictures), "--checkpoint", str(run_folder), "--output", str(output)]
+    with pytest.raises(SystemExit) as ended:
+        main(arguments + ["--overwrite"] * (how != "a file"))
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "in").rglob("*.png")} == before
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, capsys):
+    G = generator()
+    G.model[1].weight.data[0, 0, 0, 0] = float("nan")
+    write_tensors(tmp_path / "G.safetensors", G.state_dict(), FACTS)
+    Image.fromarray(noise(12, 16)).save(tmp_path / "a.png")
+    picture, checkpoint, output = (str(tmp_path / name) for name in ("a.png", "G.safetensors", "out"))
+    with pytest.raises(SystemExit) as ended:
+        main(["translate", picture, "--checkpoint", checkpoint, "--output", output])
+    assert ended.value.code == 2 and "G.safetensors: has weights that are not finite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

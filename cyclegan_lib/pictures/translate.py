@@ -80,8 +80,8 @@ def plan(sources, output):
         output: the folder of the results. Names are kept, and the folders below a folder.
 
     Raises:
-        UserError: for a source that is not there, nothing to do, two results of one name, or an
-            output folder inside of a source, where the next run would take results for pictures.
+        UserError: for a source that is not there, nothing to do, two results of one name, a result that would
+            replace an original, or an output folder inside of a source, whose results the next run would translate.
     """
     jobs, left_out, output = {}, {}, Path(output)
     for source in map(Path, sources):
@@ -101,6 +101,10 @@ def plan(sources, output):
                 left_out[path] = f"not a picture that Pillow can read ({path.suffix or 'no ending'})"
     if not jobs:
         raise UserError(f"no pictures in {', '.join(map(str, sources))}")
+    originals = {path.resolve() for path in jobs.values()}
+    for target, path in jobs.items():
+        if target.resolve() in originals:
+            raise UserError(f"the translation of {path} would replace {target}, an original; choose another --output")
     return jobs, left_out
 
 

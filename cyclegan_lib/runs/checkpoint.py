@@ -160,6 +160,8 @@ def fit_network(path, tensors, network):
         network.load_state_dict(tensors)
     except RuntimeError:
         raise UserError(f"{path}: damaged, or holds other things than numbers") from None
+    if not all(value.isfinite().all() for value in tensors.values()):
+        raise UserError(f"{path}: has weights that are not finite; take an earlier checkpoint")
 
 
 def check_shapes(path, tensors, network):
