@@ -9,7 +9,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import hypothesis
 import pytest
 import torch
-from helpers import tiny
+from helpers import gradient, tiny
+from PIL import Image
 
 from cyclegan_lib.water2wine.dataset import write_dataset
 
@@ -44,6 +45,22 @@ def tiny_root(tmp_path_factory):
 def tiny_config(tiny_root, tmp_path):
     """Makes the configuration of a run of seconds, saved under tmp_path."""
     return functools.partial(tiny, tiny_root.parent, tmp_path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Makes a data set with so many pictures in trainA, trainB, testA and testB."""
+
+    def make(*counts, root=tmp_path / "set", size=40):
+        for split, count in zip(("trainA", "trainB", "testA", "testB"), counts, strict=True):
+            (root / split).mkdir(parents=True)
+            for i in range(count):
+                pixels = gradient(size, size)
+                pixels[..., 2] = (i * 7 + len(split) * 3 + (split[-1] == "B") * 100) % 256
+                Image.fromarray(pixels).save(root / split / f"{i:03d}.png")
+        return root
+
+    return make
 
 
 @pytest.fixture(scope="session")

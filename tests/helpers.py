@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+
 from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.runs.folder import NAME, newest_whole
 from cyclegan_lib.runs.log import Log, read_history
@@ -17,6 +19,12 @@ from cyclegan_lib.trainer import Hook, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE = 120  # seconds in which something has to happen
+
+
+def gradient(height=40, width=40):
+    """A colour picture (H, W, 3) whose every pixel says where it is."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 90)], -1).astype(np.uint8)
 
 
 def tiny(data_root, output_root, /, **changes):

@@ -4,6 +4,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from helpers import gradient
 from PIL import Image
 
 from cyclegan_lib.datasets import (
@@ -15,29 +16,6 @@ from cyclegan_lib.datasets import (
     training_batches,
 )
 from cyclegan_lib.errors import UserError
-
-
-def gradient(height=40, width=40):
-    """A colour picture (H, W, 3) whose every pixel says where it is."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 90)], -1).astype(np.uint8)
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Makes a data set with so many pictures in trainA, trainB, testA and testB."""
-
-    def make(*counts, root=tmp_path / "set", size=40):
-        for split, count in zip(("trainA", "trainB", "testA", "testB"), counts, strict=True):
-            (root / split).mkdir(parents=True)
-            for i in range(count):
-                pixels = gradient(size, size)
-                pixels[..., 2] = (i * 7 + len(split) * 3 + (split[-1] == "B") * 100) % 256
-                Image.fromarray(pixels).save(root / split / f"{i:03d}.png")
-        return root
-
-    return make
-
 
 # What comes out of a file
 

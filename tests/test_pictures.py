@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from helpers import gradient
 from PIL import Image
 
 from cyclegan_lib import datasets
@@ -20,28 +21,6 @@ from cyclegan_lib.water2wine.dataset import write_dataset
 
 # The core's reader, for common files, and that of this room, for all of them.
 both_readers = pytest.mark.parametrize("read", [datasets.read_picture, read_picture], ids=["core", "pictures"])
-
-
-def gradient(height=40, width=40):
-    """A colour picture (H, W, 3) whose every pixel says where it is."""
-    y, x = np.mgrid[:height, :width]
-    return np.stack([x * 255 // (width - 1), y * 255 // (height - 1), np.full_like(x, 90)], -1).astype(np.uint8)
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Makes a data set with so many pictures in trainA, trainB, testA and testB."""
-
-    def make(*counts, root=tmp_path / "set", size=40):
-        for split, count in zip(("trainA", "trainB", "testA", "testB"), counts, strict=True):
-            (root / split).mkdir(parents=True)
-            for i in range(count):
-                pixels = gradient(size, size)
-                pixels[..., 2] = (i * 7 + len(split) * 3 + (split[-1] == "B") * 100) % 256
-                Image.fromarray(pixels).save(root / split / f"{i:03d}.png")
-        return root
-
-    return make
 
 
 # What comes out of a file
