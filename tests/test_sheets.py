@@ -142,3 +142,15 @@ def test_drawing_leaves_the_training_as_it_is(tiny_config):
     for name, network in watched.model.networks.items():
         for key, weights in network.state_dict().items():
             assert torch.equal(weights, alone.model.networks[name].state_dict()[key]), f"{name}.{key}"
+
+
+def test_a_sheet_that_a_killed_run_had_not_drawn_is_drawn_when_it_continues(tiny_config):
+    """The checkpoint is saved first: a run may be killed between the two."""
+    config = tiny_config(sample_interval=1, resume="auto")
+    train(config, show_bar=False)
+    whole = {path.name: path.read_bytes() for path in config.images_folder.glob("*.png")}
+    (config.models_folder / "epoch_3.safetensors").unlink()
+    for epoch in (2, 3):
+        (config.images_folder / f"epoch_{epoch:03d}.png").unlink()
+    train(config, show_bar=False)
+    assert {path.name: path.read_bytes() for path in config.images_folder.glob("*.png")} == whole

@@ -75,6 +75,8 @@ class SampleSheets(Drawer):
             if kind == "step" or (kind == "epoch" and number.isdigit() and int(number) > epochs):
                 path.unlink()
         self.folder.mkdir(parents=True, exist_ok=True)
+        if trainer.step and trainer.step % trainer.steps_per_epoch == 0:  # it was killed before it drew this one
+            self.after_epoch(trainer)
 
     def after_epoch(self, trainer):
         interval = self.config.sample_interval
