@@ -13,32 +13,26 @@ from cyclegan_lib.pictures.reading import read_picture
 
 
 def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
-    """Copy the pictures of two folders, or zips, into the new data set `root`, some of each for testing.
+    """Copy the pictures of two folders, or zips, into the new data set `root`, `test_share` of each for testing.
 
-    Names, and folders below a folder, are kept. Of several files with the same bytes one is taken, so
-    that no picture is in both training and test.
-
-    Args:
-        test_share: of each side's pictures, at least one, that no training will see; chosen by `seed`.
-
-    Raises:
-        UserError: for a source that is not there, holds less than two pictures, or any that cannot be
-            read; if a picture is in both; or if `root` exists already. Then nothing is made.
+    At least one of each side is for testing, and `seed` draws them. Names, and folders below a folder, are kept. Of
+    files with the same bytes one is taken, so no picture is in both training and test. Raises `UserError` for a
+    source that is missing or holds less than two pictures or an unreadable one, and for a picture in both.
     """
     with new_folder(root) as new:
-        folders = [_folder_of(Path(source), new.with_name(side)) for side, source in (("A", source_A), ("B", source_B))]
-        A, B = (_distinct(*source) for source in zip((source_A, source_B), folders, strict=True))
-        both = A.keys() & B.keys()
-        if both:
-            raise UserError(
-                f"{A[min(both)]} is in {source_A} and in {source_B} (as {len(both)} are); a picture is A or B"
-            )
-        for domain, folder, pictures in zip("AB", folders, (A, B), strict=True):
-            paths = [pictures[content] for content in sorted(pictures)]  # so the draw does not depend on names
+        sources = {"A": Path(source_A), "B": Path(source_B)}
+        folders = {domain: _folder_of(source, new.with_name(domain)) for domain, source in sources.items()}
+        pictures = {domain: _distinct(source, folders[domain]) for domain, source in sources.items()}
+        if both := pictures["A"].keys() & pictures["B"].keys():
+            where = f"{pictures['A'][min(both)]} is in {source_A} and in {source_B} (as {len(both)} are)"
+            raise UserError(f"{where}; a picture is A or B")
+        for domain, of_domain in pictures.items():
+            paths = [of_domain[content] for content in sorted(of_domain)]  # so the draw does not depend on names
             random.Random(seed).shuffle(paths)
             num_test = min(max(1, round(test_share * len(paths))), len(paths) - 1)
             for number, path in enumerate(paths):
-                target = new / f"{'test' if number < num_test else 'train'}{domain}" / path.relative_to(folder)
+                split = f"{'test' if number < num_test else 'train'}{domain}"
+                target = new / split / path.relative_to(folders[domain])
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, target)
 
