@@ -1,10 +1,6 @@
-"""How good is a translation of photographs, where nobody knows the right answer?
+"""How good is a translation of photographs, where nobody knows the right answer? No single number says it.
 
-No single number says it. Each of these measures something else: how far statistics of the fakes are
-from those of real pictures, beside what doing nothing would give and what two real sets differ by;
-whether fakes are copies of training pictures; and KID and FID where their network can be had.
-
-Pictures are (N, C, H, W) in [-1, 1].
+Each of these measures something else. Pictures are (N, C, H, W) in [-1, 1].
 """
 
 import warnings
@@ -30,8 +26,7 @@ NEAR = 0.05  # the share of real test pictures that count as copies of a trainin
 def wasserstein(x, y):
     """How far numbers would have to be moved, on average, to turn one sample into the other.
 
-    The Wasserstein-1 distance of two samples of any size, (N,) and (M,): the mean distance of their
-    quantiles, in the unit of the numbers.
+    The Wasserstein-1 distance of samples of any size: the mean distance of their quantiles, in the numbers' unit.
     """
     return (_quantiles(x) - _quantiles(y)).abs().mean().item()
 
@@ -44,12 +39,10 @@ def _quantiles(x):
 
 
 def distances(pictures, real):
-    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance}.
+    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance, in units of pixels}.
 
-    Of every picture's brightness, contrast, … (`check.STATISTICS`, colour pictures only), and of all
-    pixels' values and of the differences between neighbouring pixels. 0: the same distribution;
-    all are in units of pixels from -1 to 1. Each number measures one thing: pictures that differ in one
-    do not look like `real`, but pictures that agree in all of them can still be nonsense.
+    Statistics are a picture's brightness, contrast, … (`check.STATISTICS`, of colour pictures), all pixels' values, and
+    the differences of neighbours. Pictures that agree in all of them can still be nonsense.
     """
     pairs = list(zip(pictures.unbind(1), real.unbind(1), strict=True))
     statistics = STATISTICS if len(pairs) == 3 else {}
@@ -68,7 +61,7 @@ def gradients(pictures):
 def nearest(pictures, train):
     """For each picture the training picture that is most like it: (indices, distances), each (N,).
 
-    Compared as thumbnails of 16 pixels, as they are and mirrored: the mean |difference|.
+    Compared as thumbnails, as they are and mirrored: the mean |difference|.
     """
     small, mirrored, small_train = (
         F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
@@ -88,14 +81,10 @@ def copied(fakes, test, train):
 
 
 def inception_scores(fakes, real, feature=2048):
-    """KID and FID of colour pictures, by torchmetrics and its Inception network: {"KID", "KID_std", "FID"}.
+    """KID and FID of colour pictures, by torchmetrics: {"KID", "KID_std", "FID"}.
 
-    Args:
-        feature: torchmetrics': a layer of its Inception network, whose weights (90 MB) are downloaded
-            once; or a network of one's own, (N, 3, H, W) uint8 → (N, features).
-
-    Raises:
-        UserError: if torchmetrics is not installed or the weights cannot be had.
+    `feature` is a layer of its Inception network, whose weights (90 MB) are downloaded once, or another network. Raises
+    `UserError` if torchmetrics is not installed or the weights cannot be had.
     """
     # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
@@ -121,16 +110,11 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """What can be said of the translations of test pictures.
+    """What can be said of translations: `real` test pictures and their `fake`s, beside `target` and `train`, test and
+    training pictures of the domain that fakes should look like.
 
-    Args:
-        real, fake: test pictures, and what the generator made of them.
-        target, train: test and training pictures of the domain that `fake` should look like.
-
-    Attributes:
-        pictures: these four by name.
-        table: {statistic: (doing nothing, the translation, `train`)}, distances to `target`.
-        copied: as `copied` gives it.
+    `.pictures` holds the four by name, `.copied` is as `copied` gives it, and `.table` has distances to `target`:
+    {statistic: (of doing nothing, of the translation, of `train`)}.
     """
 
     def __init__(self, real, fake, target, train, direction="AtoB"):
@@ -150,23 +134,17 @@ class Judgement:
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
-        real, fake = self.pictures["real"][:count], self.pictures["fake"][:count]
-        nearest_train = self.pictures["train"][nearest(fake, self.pictures["train"])[0]]
-        rows = {f"real {self.source}": real, f"fake {self.target}": fake}
-        return {**rows, f"the nearest of\ntrain{self.target}": nearest_train}
+        real, fake, train = (self.pictures[name] for name in ("real", "fake", "train"))
+        rows = {f"real {self.source}": real[:count], f"fake {self.target}": fake[:count]}
+        return {**rows, f"the nearest of\ntrain{self.target}": train[nearest(fake[:count], train)[0]]}
 
 
 @torch.inference_mode()
 def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
-    """Translate the test pictures of a data set and judge them: a `Judgement`.
+    """Translate the test pictures of a data set, at most `limit`, and judge them: a `Judgement`.
 
-    Args:
-        source: as `weights.load_generator` takes it.
-        root, size: the data set's folder and (H, W); None: those that a run here was trained on.
-        limit: pictures at most of each folder.
-
-    Raises:
-        UserError: if there is no such network or data set, or it is not known which data set is meant.
+    `source` is as `weights.load_generator` takes it; the data set's folder `root` and `size` (H, W) default to those of
+    its training. Raises `UserError` if there is no such network or data set, or it is not known which.
     """
     path = weights_file(source)
     G = load_generator(path, direction).to(device)
@@ -176,8 +154,7 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])
     size = size or (facts["img_height"], facts["img_width"])
     splits = f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"
-    missing = [str(root / split) for split in splits if not find_pictures(root / split)]
-    if missing:
+    if missing := [str(root / split) for split in splits if not find_pictures(root / split)]:
         raise UserError(f"no pictures in {', '.join(missing)}; give --dataset or --data_root")
     channels = G.model[1].in_channels
     real, target, train = (load_split(root, split, size, channels, limit, read_picture) for split in splits)
