@@ -1,14 +1,8 @@
 """A generator on a picture of any size, strip by strip: the same numbers in little memory.
 
-An InstanceNorm needs the mean and the variance of a whole picture, so a large one cannot be cut
-into tiles that are translated apart: each tile would be normalised by itself, and seams appear.
-Here every layer is asked for a few rows at a time, and asks the layer below for the rows that it
-needs; a norm first goes through all rows of what is below it. So all of the picture is normalised
-alike, a convolution sees its true neighbours, and there is no seam to hide.
-
-Maps of the residual blocks, a quarter of the picture's side, are kept. Those near the picture's
-own size are too large for that, and are computed again for each norm behind them: about an eighth
-more work (for 64 channels and nine blocks).
+An InstanceNorm needs the mean and variance of a whole picture: tiles translated apart would have seams. So every layer
+is asked for a few rows at a time, and asks the layer below for those that it needs; a norm first goes through all rows
+below it. Maps of a quarter of the picture's side are kept; larger ones are computed again for each norm behind them.
 """
 
 from collections.abc import Callable
@@ -29,17 +23,11 @@ HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
 
 @dataclass
 class Layer:
-    """A map that can be computed some rows at a time.
+    """A map that can be computed some rows at a time."""
 
-    Attributes:
-        rows: (first, last) → rows first to last - 1: (1, channels, last - first, width).
-        height: how many rows there are.
-        scale: how many rows of the picture stand for one of these.
-    """
-
-    rows: Callable
-    height: int
-    scale: int
+    rows: Callable  # (first, last) → rows first to last - 1: (1, channels, last - first, width)
+    height: int  # how many rows there are
+    scale: int  # how many rows of the picture stand for one of these
 
     def strips(self, size):
         """Yield (first, last, the rows between) for the whole map, `size` rows of the picture at a time."""
@@ -47,16 +35,6 @@ class Layer:
         for first in range(0, self.height, step):
             last = min(first + step, self.height)
             yield first, last, self.rows(first, last)
-
-
-def picture(pixels, device):
-    """(1, channels, H, W) in [-1, 1], or uint8; moved to `device` a strip at a time."""
-
-    def rows(first, last):
-        strip = pixels[:, :, first:last].to(device)
-        return to_signed(strip) if strip.dtype == torch.uint8 else strip
-
-    return Layer(rows, pixels.shape[2], 1)
 
 
 def convolved(source, conv, reflect):
@@ -122,22 +100,19 @@ def kept_bytes(G, height, width):
 
 @torch.inference_mode()
 def translate_strips(G, pixels, device="cpu"):
-    """What `G` makes of one picture, as `G(pixels)` gives it.
+    """What `G`, on `device`, makes of one picture: yields (first, last, rows first to last - 1 of `G(pixels)`).
 
-    Args:
-        G: a `Generator` on `device`, with no norm at its output or an InstanceNorm without scale.
-        pixels: (1, channels, H, W), float in [-1, 1] or uint8; H and W multiples of 4, from 8 on.
-
-    Yields:
-        (first, last, rows first to last - 1 of the result: (1, channels, last - first, W) on `device`).
-
-    Raises:
-        UserError: for a generator with layers that cannot be computed so.
+    `pixels` are (1, channels, H, W), float in [-1, 1] or uint8, with H and W multiples of 4 from 8 on, and are moved to
+    `device` a strip at a time. Raises `UserError` for layers that cannot be computed so: an output norm with a scale.
     """
     _, _, height, width = pixels.shape
-    size = max(8, STRIP_PIXELS // width // 4 * 4)
-    _, dtype = kept_bytes(G, height, width)
-    yield from _build(G.model, picture(pixels, device), size, dtype).strips(size)
+
+    def rows(first, last):
+        strip = pixels[:, :, first:last].to(device)
+        return to_signed(strip) if strip.dtype == torch.uint8 else strip
+
+    size, dtype = max(8, STRIP_PIXELS // width // 4 * 4), kept_bytes(G, height, width)[1]
+    yield from _build(G.model, Layer(rows, height, 1), size, dtype).strips(size)
 
 
 def _build(modules, layer, size, dtype):
