@@ -1,7 +1,6 @@
 """Weights in and out: generators of runs, official ones by name, and networks for use elsewhere."""
 
 import importlib.util
-import os
 import sys
 import tempfile
 import warnings
@@ -34,18 +33,12 @@ LARGEST = 4096  # channels, width and depth of a network, at most: a damaged fil
 
 
 def load_generator(path_or_name, direction="AtoB"):
-    """A generator, ready to translate, on the CPU.
+    """A generator, ready to translate, on the CPU; a file with a single one has but one direction, "AtoB" or "BtoA".
 
-    Args:
-        path_or_name: `saved_models/<run_name>`, whose newest checkpoint is taken; a checkpoint; a file of
-            ours with a single generator; a `.pth` of the official code, trained with instance norm and
-            without dropout; or a name in `OFFICIAL_NAMES`, whose weights are downloaded once and kept
-            beside those of `torch.hub`.
-        direction: "AtoB" or "BtoA"; a file with a single generator has but one.
-
-    Raises:
-        UserError: naming the file, if it is missing, damaged, holds more than tensors, or is of
-            another architecture; then the first key that differs is named.
+    It is read from `saved_models/<run_name>`, whose newest checkpoint is taken; a checkpoint; a file of ours with a
+    single generator; a `.pth` of the official code, trained with instance norm and without dropout; or by a name in
+    `OFFICIAL_NAMES`, downloaded once. Raises `UserError`, naming the file, if it is missing, damaged, holds more than
+    tensors, or is of another architecture; then the first key that differs is named.
     """
     return load_network(weights_file(path_or_name), "G_AB" if direction == "AtoB" else "G_BA")
 
@@ -76,18 +69,19 @@ def newest(folder):
 
 
 def official_file(name):
-    """The file of official weights by their name: downloaded once, and kept only if it can be read."""
+    """The file of official weights by their name: downloaded once, beside `torch.hub`'s, and kept only if readable."""
     kept = Path(torch.hub.get_dir()) / "checkpoints" / f"cyclegan_{name}.pth"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         address = OFFICIAL.format(name=name)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            partial = fetch(address, Path(folder), "weights.pth")
+            partial = Path(folder, "weights.pth")
+            fetch(address, partial)
             try:
                 read_pth(partial)
             except UserError:
                 raise UserError(f"{address}: sent no weights, or only a part of them; try again") from None
-            os.replace(partial, kept)
+            partial.replace(kept)
     return kept
 
 
@@ -99,8 +93,7 @@ def holds(path, name):
 def load_network(path, name="G_AB"):
     """A network of a checkpoint, or the only one in a file; ready for use, on the CPU. Raises as `load_generator`."""
     tensors, facts = read_network(path, name) if path.suffix == ".safetensors" else (read_pth(path), {})
-    arguments = architecture(path, tensors, facts)
-    kind = Generator
+    kind, arguments = Generator, architecture(path, tensors, facts)
     if name.startswith("D_"):
         sizes = {key: arguments[key] for key in ("channels", "base_channels")}
         kind, arguments = Discriminator, {**sizes, "first_norm": bool(facts.get("discriminator_instance"))}
@@ -146,21 +139,11 @@ def architecture(path, tensors, facts):
 
 
 def export(source, to, folder):
-    """Write the networks of a run, a checkpoint or one file for use elsewhere.
+    """Write the networks of a run, a checkpoint or one file (`load_generator`) into `folder`, and return their paths.
 
-    Args:
-        source: as `load_generator` takes it.
-        to: "official": `.pth` files under the official code's names, discriminators too;
-            "onnx": generators that take (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8
-            to 8192. These are compared with PyTorch once they are written.
-        folder: where to.
-
-    Returns:
-        the paths that were written.
-
-    Raises:
-        UserError: as `load_generator`; if a file exists already, a package is missing, the format
-            cannot hold a network, or one that was written gives other pictures.
+    `to` is "official": `.pth` files under the official code's names, discriminators too; or "onnx": generators that
+    take (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8 to 8192. Raises `UserError` if a file exists
+    already, a package is missing, the format cannot hold a network, or one gives other pictures than in PyTorch.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
     if to == "onnx" and missing:
