@@ -18,14 +18,11 @@ SPLITS = {"trainA": "water", "trainB": "wine", "testA": "water", "testB": "wine"
 def write_dataset(
     root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0, overwrite=False
 ):
-    """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json.
+    """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json; A is water, B is wine.
 
-    A is water and B is wine. The same arguments give the same bytes, and picture number i
-    does not depend on how many there are. The folder appears only once it is complete.
-
-    Raises:
-        UserError: for a probability outside [0, 1], or if `root` exists (with `overwrite`: if
-            it is anything but a drawn data set).
+    The same arguments give the same bytes, and picture number i does not depend on how many there are. The folder
+    appears only once it is complete. Raises `UserError` for a probability outside [0, 1], or if `root` exists (with
+    `overwrite`: if it is anything but a drawn data set).
     """
     root = Path(root)
     if root.exists() and not overwrite:
@@ -41,8 +38,7 @@ def write_dataset(
         count = num_train if split.startswith("train") else num_test
         for i in tqdm(range(count), split, delay=2, leave=False):
             rng = np.random.default_rng([seed, number, i])
-            scene = sample_scene(rng, liquid, confounding, glass_confounding)
-            name = f"{split}/{i:04d}.png"
+            scene, name = sample_scene(rng, liquid, confounding, glass_confounding), f"{split}/{i:04d}.png"
             to_image(render(scene, size)[0]).save(partial / name)
             record["scenes"][name] = asdict(scene)
     (partial / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
@@ -54,29 +50,20 @@ def write_dataset(
 def read_scenes(root):
     """`root`/scenes.json → {"testA/0000.png": Scene, …}, to render masks and counterfactuals from.
 
-    Raises:
-        UserError: if it is damaged, or does not describe the test pictures beside it.
+    Raises `UserError` if it is damaged, or does not describe the test pictures beside it.
     """
-    root = Path(root)
+    path = Path(root) / "scenes.json"
     try:
-        scenes = json.loads((root / "scenes.json").read_text())["scenes"]
-        scenes = {name: Scene(**fields) for name, fields in scenes.items()}
+        scenes = {name: Scene(**fields) for name, fields in json.loads(path.read_text())["scenes"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{root / 'scenes.json'}: damaged; draw the data set again") from None
-    pictures = {path.relative_to(root).as_posix() for path in root.glob("test[AB]/**/*.png")}
+        raise UserError(f"{path}: damaged; draw the data set again") from None
+    pictures = {picture.relative_to(root).as_posix() for picture in Path(root).glob("test[AB]/**/*.png")}
     if pictures != {name for name in scenes if name.startswith("test")}:
-        raise UserError(f"{root / 'scenes.json'} does not fit the test pictures beside it; draw the data set again")
+        raise UserError(f"{path} does not fit the test pictures beside it; draw the data set again")
     return scenes
 
 
-def drawn_size(root):
-    """The side in pixels that a data set was drawn at; None for one that was not drawn."""
-    path = Path(root) / "scenes.json"
-    return json.loads(path.read_text())["size"] if path.is_file() else None
-
-
 def command(args):
-    """`cyclegan scenes`: draw water2wine."""
     root = args.data_root / plain_name("dataset_name", args.dataset_name)
     write_dataset(
         root, args.num_train, args.num_test, args.size, args.confounding, args.glass_confounding, args.seed,

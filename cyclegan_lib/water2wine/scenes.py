@@ -1,11 +1,6 @@
 """water2wine, drawn: a scene is a few numbers, and `render` makes a picture of them.
 
-For a photograph nobody knows the right translation. For a drawing we do: it is the same scene
-with the other liquid, its *counterfactual*.
-
-    scene = sample_scene(np.random.default_rng(0), "water")
-    picture, liquid_mask, glass_mask = render(scene, 64)
-    wine_picture, _, _ = render(counterfactual(scene), 64)
+Of a drawing we know the right translation: the same scene with the other liquid, its *counterfactual*.
 """
 
 import colorsys
@@ -31,10 +26,7 @@ LIGHT_WALL, DARK_WALL = ((0.02, 0.20), (0.66, 0.96)), ((0.15, 0.55), (0.08, 0.34
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is in a picture. Lengths are fractions of its side, y points down.
-
-    Colours are RGB in [0, 1]. `light` is the side the light comes from: -1 left, +1 right.
-    """
+    """Everything that is in a picture. Lengths are fractions of its side, y points down, colours are RGB in [0, 1]."""
 
     liquid: str
     glass: str
@@ -47,23 +39,16 @@ class Scene:
     background_bottom: tuple
     table: tuple
     table_y: float  # where the table meets the wall
-    light: int
+    light: int  # the side that it comes from: -1 left, +1 right
     highlight: float  # strength of the reflections, 0 to 1
 
 
 def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
-    """Draw a random scene holding `liquid`.
+    """A random scene holding `liquid`, "water" or "wine", by `rng`, a `numpy.random.Generator`.
 
-    Args:
-        rng: a `numpy.random.Generator`.
-        liquid: "water" or "wine".
-        confounding: probability that the background follows the liquid, light behind
-            water and dark behind wine. 0.5: independent of it; 1.0: always.
-        glass_confounding: the same for the glass, a tumbler for water and a wineglass
-            for wine. None: as `confounding`.
-
-    Raises:
-        UserError: for an unknown liquid or a probability outside [0, 1].
+    `confounding` is the probability that the background follows the liquid, light behind water and dark behind wine
+    (0.5: independent of it), and `glass_confounding` that the glass does, a tumbler for water and a wineglass for wine
+    (None: the same). Raises `UserError` for an unknown liquid or a probability outside [0, 1].
     """
     glass_confounding = confounding if glass_confounding is None else glass_confounding
     if liquid not in LIQUIDS:
@@ -99,12 +84,7 @@ def _colours(rng, wall):
 
 
 def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
-    """A scene in the middle of the picture, for notebooks and widgets with controls.
-
-    Args:
-        brightness: of the wall, 0: black, 1: white.
-        tint: of the wall, -1: blue, 0: grey, 1: orange.
-    """
+    """A scene in the middle of the picture; its wall's `brightness` is 0 to 1, `tint` -1 (blue) to 1 (orange)."""
     wall = colorsys.hsv_to_rgb(0.08 if tint > 0 else 0.6, 0.6 * abs(tint), brightness)
     height, radius = (0.53, 0.33) if glass == "tumbler" else (0.66, 0.275)
     return Scene(
@@ -120,13 +100,10 @@ def counterfactual(scene):
 
 
 def render(scene, size=64):
-    """Draw a scene.
+    """Draw a scene: (picture (3, size, size) in [-1, 1], liquid mask, glass mask).
 
-    Returns:
-        picture: float tensor (3, size, size) in [-1, 1].
-        liquid_mask: (1, size, size) in [0, 1], the share of each pixel that liquid covers.
-            Outside it a scene and its counterfactual are the same, bit for bit.
-        glass_mask: (1, size, size) in [0, 1], the glass with all that it holds.
+    The masks, (1, size, size) in [0, 1], are the share of each pixel that liquid, or the glass with all that it holds,
+    covers. Outside the liquid a scene and its counterfactual are the same, bit for bit.
     """
     canvas = _Canvas(size * SUPERSAMPLING)
     glass = _Glass(canvas, scene)
@@ -137,8 +114,7 @@ def render(scene, size=64):
     _draw_glass(canvas, scene, room, glass)
 
     def shrink(values):
-        n = SUPERSAMPLING
-        values = values.reshape(size, n, size, n, -1).mean(axis=(1, 3))
+        values = values.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, -1).mean(axis=(1, 3))
         return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
     return shrink(canvas.colour) * 2 - 1, shrink(liquid_mask), shrink(glass.mask)
