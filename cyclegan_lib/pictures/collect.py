@@ -15,9 +15,8 @@ from cyclegan_lib.pictures.reading import read_picture
 def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
     """Copy the pictures of two folders, or zips, into the new data set `root`, `test_share` of each for testing.
 
-    At least one of each side is for testing, and `seed` draws them. Names, and folders below a folder, are kept. Of
-    files with the same bytes one is taken, so no picture is in both training and test. Raises `UserError` for a
-    source that is missing or holds less than two pictures or an unreadable one, and for a picture in both.
+    Names, and folders below a folder, are kept. Of files with the same bytes one is taken, so no picture is in both
+    training and test. Raises `UserError` for a bad source, an unreadable picture, or one that is in both.
     """
     with new_folder(root) as new:
         sources = {"A": Path(source_A), "B": Path(source_B)}

@@ -19,9 +19,8 @@ CROP_SIDES = (0.15, 0.45)  # of a picture's shorter side
 def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=128, seed=0):
     """Cut two large pictures into an unpaired data set in the new folder `root`, and return its path.
 
-    Crops are square, at random places and of random scale, resized to `size` pixels; `crops.json` says where each was
-    cut. Test crops come from `TEST_BAND` and training crops from the parts beside it: no pixel is in both.
-    Raises `UserError` for a picture that cannot be read or is too small.
+    Crops are square, of random places and scales, resized to `size` pixels; `crops.json` says where each was cut. Test
+    crops come from `TEST_BAND`, training crops from beside it. Raises `UserError` for an unreadable or small picture.
     """
     with new_folder(root) as new:
         images = map_pictures(read_picture, [picture_A, picture_B], "reading")

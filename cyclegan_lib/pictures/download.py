@@ -20,11 +20,7 @@ STALLED = 60  # seconds without a byte
 
 
 def download(root, url=None):
-    """Fetch the zip of a data set and unpack it into the new folder `root`, whose path is returned.
-
-    Without a `url`, the folder's name is that of a data set of the paper. Raises `UserError` for an unknown one, and
-    for an archive that cannot be had or may not be unpacked (`unpack`).
-    """
+    """Fetch a zip, by default of the paper's data set of that name, and unpack it into the new folder `root`."""
     if url is None and root.name not in PAPER:
         raise UserError(f"{root.name}: no data set of the paper; there are {', '.join(PAPER)}, or give a --url")
     url = url or ADDRESS.format(name=root.name)
@@ -55,11 +51,7 @@ def fetch(url, path):
 
 
 def unpack(archive, target, url):
-    """Unpack a zip, which came from `url`, into the new folder `target`.
-
-    Every entry is looked at before the first is written. Raises `UserError` for one that is `forbidden`, for more than
-    `MOST_FILES` or `MOST_BYTES`, and for a file that is no zip, is damaged or was cut short.
-    """
+    """Unpack a zip, which came from `url`, into the new folder `target`, after a look at every entry of it."""
     try:
         with zipfile.ZipFile(archive) as contents:
             entries = contents.infolist()

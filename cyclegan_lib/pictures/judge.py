@@ -1,7 +1,4 @@
-"""How good is a translation of photographs, where nobody knows the right answer? No single number says it.
-
-Each of these measures something else. Pictures are (N, C, H, W) in [-1, 1].
-"""
+"""Several views of translations whose right answers nobody knows. Pictures are (N, C, H, W) in [-1, 1]."""
 
 import warnings
 from pathlib import Path
@@ -24,10 +21,7 @@ NEAR = 0.05  # the share of real test pictures that count as copies of a trainin
 
 
 def wasserstein(x, y):
-    """How far numbers would have to be moved, on average, to turn one sample into the other.
-
-    The Wasserstein-1 distance of samples of any size: the mean distance of their quantiles, in the numbers' unit.
-    """
+    """The Wasserstein-1 distance of two samples of any size: the mean distance of their quantiles, in their unit."""
     return (_quantiles(x) - _quantiles(y)).abs().mean().item()
 
 
@@ -39,11 +33,7 @@ def _quantiles(x):
 
 
 def distances(pictures, real):
-    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance, in units of pixels}.
-
-    Statistics are a picture's brightness, contrast, … (`check.STATISTICS`, of colour pictures), all pixels' values, and
-    the differences of neighbours. Pictures that agree in all of them can still be nonsense.
-    """
+    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance}; nonsense can agree in all."""
     pairs = list(zip(pictures.unbind(1), real.unbind(1), strict=True))
     statistics = STATISTICS if len(pairs) == 3 else {}
     return {
@@ -59,10 +49,7 @@ def gradients(pictures):
 
 
 def nearest(pictures, train):
-    """For each picture the training picture that is most like it: (indices, distances), each (N,).
-
-    Compared as thumbnails, as they are and mirrored: the mean |difference|.
-    """
+    """For each picture the training picture most like it, or its mirror image: (indices, mean |difference|), (N,)."""
     small, mirrored, small_train = (
         F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
         for some in (pictures, pictures.flip(3), train)
@@ -72,10 +59,7 @@ def nearest(pictures, train):
 
 
 def copied(fakes, test, train):
-    """The share of fakes that are nearer to a training picture than all but 5 % of the real test pictures.
-
-    Far more than 0.05 means that the generator repeats what it saw.
-    """
+    """The share of fakes nearer to a training picture than 95 % of real test pictures are: far above 0.05, copies."""
     limit = nearest(test, train)[1].quantile(NEAR)
     return (nearest(fakes, train)[1] < limit).double().mean().item()
 
@@ -83,12 +67,10 @@ def copied(fakes, test, train):
 def inception_scores(fakes, real, feature=2048):
     """KID and FID of colour pictures, by torchmetrics: {"KID", "KID_std", "FID"}.
 
-    `feature` is a layer of its Inception network, whose weights (90 MB) are downloaded once, or another network. Raises
-    `UserError` if torchmetrics is not installed or the weights cannot be had.
+    `feature`: a layer of its Inception network (downloaded once, 90 MB), or a network. Raises `UserError` without them.
     """
     # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # KID draws its subsets
         try:
             from torchmetrics.image.fid import FrechetInceptionDistance
@@ -99,8 +81,7 @@ def inception_scores(fakes, real, feature=2048):
         except ImportError:
             raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
         except OSError as error:
-            reason = getattr(error, "reason", error)
-            raise UserError(f"the weights for KID and FID cannot be downloaded ({reason})") from None
+            raise UserError(f"the weights for KID and FID cannot be downloaded ({error})") from None
         for score in scores:
             for pictures, is_real in ((real, True), (fakes, False)):
                 for batch in to_uint8(pictures).split(32):
@@ -110,11 +91,9 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """What can be said of translations: `real` test pictures and their `fake`s, beside `target` and `train`, test and
-    training pictures of the domain that fakes should look like.
+    """`real` test pictures and their `fake`s, beside test (`target`) and training pictures that fakes should look like.
 
-    `.pictures` holds the four by name, `.copied` is as `copied` gives it, and `.table` has distances to `target`:
-    {statistic: (of doing nothing, of the translation, of `train`)}.
+    `.pictures` are these by name; `.table` {statistic: distances to `target` of `real`, `fake` and `train`}; `.copied`.
     """
 
     def __init__(self, real, fake, target, train, direction="AtoB"):
@@ -143,8 +122,7 @@ class Judgement:
 def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
     """Translate the test pictures of a data set, at most `limit`, and judge them: a `Judgement`.
 
-    `source` is as `weights.load_generator` takes it; the data set's folder `root` and `size` (H, W) default to those of
-    its training. Raises `UserError` if there is no such network or data set, or it is not known which.
+    The `source` (as of `load_generator`) says what `root`, the data set's folder, and `size` (H, W) are, if not given.
     """
     path = weights_file(source)
     G = load_generator(path, direction).to(device)

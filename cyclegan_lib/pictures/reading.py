@@ -12,10 +12,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 def read_picture(path, channels=3):
-    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright, with transparency laid onto white.
-
-    Raises `UserError`, naming the file, if it cannot be read to its end.
-    """
+    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright, on white. Raises `UserError`, naming it."""
     image = open_upright(path)
     if is_transparent(image):
         image = image.convert("RGBA")

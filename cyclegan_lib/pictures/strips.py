@@ -62,8 +62,8 @@ def upsampled(source, conv):
     return Layer(rows, 2 * source.height, source.scale // 2)
 
 
-def normalised(source, size, eps=1e-5):
-    """An `nn.InstanceNorm2d` without scale, over all rows of its source; `eps` as torch's."""
+def normalised(source, size):
+    """An `nn.InstanceNorm2d` without scale, over all rows of its source."""
     count = total = squares = 0
     for _, _, strip in source.strips(size):
         total = total + strip.double().sum((2, 3), keepdim=True)
@@ -71,7 +71,7 @@ def normalised(source, size, eps=1e-5):
         count += strip.shape[2] * strip.shape[3]
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
-    mean, factor = mean.float(), (variance + eps).rsqrt().float()
+    mean, factor = mean.float(), (variance + 1e-5).rsqrt().float()  # as torch's
     return pointwise(lambda strip: (strip - mean) * factor, source)
 
 
@@ -102,8 +102,8 @@ def kept_bytes(G, height, width):
 def translate_strips(G, pixels, device="cpu"):
     """What `G`, on `device`, makes of one picture: yields (first, last, rows first to last - 1 of `G(pixels)`).
 
-    `pixels` are (1, channels, H, W), float in [-1, 1] or uint8, with H and W multiples of 4 from 8 on, and are moved to
-    `device` a strip at a time. Raises `UserError` for layers that cannot be computed so: an output norm with a scale.
+    `pixels`: (1, channels, H, W), float in [-1, 1] or uint8, H and W multiples of 4 from 8 on. Raises `UserError` for
+    layers that cannot be computed so: an output norm with a scale.
     """
     _, _, height, width = pixels.shape
 

@@ -37,8 +37,7 @@ def image_to_pixels(G, image):
 def translate_pixels(G, pixels):
     """(N, channels, H, W) uint8 of any size → the same, translated, on the CPU.
 
-    Sides become multiples of 4, from 8 on, by reflection, and what was padded is cut off the result. Up to
-    `WHOLE_PIXELS`, pictures are one batch; larger ones go alone and strip by strip, which gives the same numbers.
+    Sides are padded to multiples of 4 from 8 on, by reflection; above `WHOLE_PIXELS`, pictures go strip by strip.
     """
     device = next(G.parameters()).device
     _, _, height, width = pixels.shape
@@ -62,9 +61,8 @@ def to_uint8(pictures):
 def plan(sources, output):
     """What there is to do: ({where a translation goes: its picture's file}, {file: why it is left out}).
 
-    `sources` are files, and folders whose pictures are found however deep. Names, and folders below a folder, are
-    kept in `output`. Raises `UserError` for a source that is missing, nothing to do, two results of one name, a result
-    in place of an original, or an output inside of a source, which the next run would translate.
+    Names, and folders below a folder, are kept in `output`. Raises `UserError` for a missing source, nothing to do, two
+    results of one name, a result in place of an original, or an output inside of a source, to be translated next time.
     """
     jobs, left_out, output = {}, {}, Path(output)
     for source in map(Path, sources):
@@ -113,23 +111,19 @@ def load(jobs, G, memory, failed):
             failed[source] = str(error).removeprefix(f"{source}: ")
 
 
-def write(picture, pixels):
-    """Save the result of a `Loaded` picture, uint8 (channels, H, a multiple of its width), atomically."""
-    kind = FORMATS[picture.target.suffix.lower()[1:]]
-    if picture.alpha is not None and kind not in ("JPEG", "BMP"):
-        pixels = torch.cat([pixels, picture.alpha.repeat(1, 1, pixels.shape[2] // picture.alpha.shape[2])])
+def write(target, pixels, alpha, profile):
+    """Save uint8 pixels (channels, H, W or a multiple of it), with what a `Loaded` gives back, atomically."""
+    kind = FORMATS[target.suffix.lower()[1:]]
+    if alpha is not None and kind not in ("JPEG", "BMP"):
+        pixels = torch.cat([pixels, alpha.repeat(1, 1, pixels.shape[2] // alpha.shape[2])])
     quality = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    picture.target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(picture.target) as partial:
-        TF.to_pil_image(pixels).save(partial, kind, icc_profile=picture.profile, **quality)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as partial:
+        TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
 
 
 def translate_files(G, jobs, G_back, side_by_side, batch_size, memory):
-    """Translate every picture of a `plan`'s jobs; those that follow one another in one size go as a batch.
-
-    With `G_back`, what it makes of each result is shown beside it, and the original too, which `side_by_side` shows
-    anyway. Returns {file: why it could not be translated}; all others are written.
-    """
+    """Translate a `plan`'s jobs, neighbours of one size as a batch. Returns {file: why it was not translated}."""
     failed = {}
     bar = tqdm(jobs.items(), unit="picture", dynamic_ncols=True)
     for size, pictures in itertools.groupby(load(bar, G, memory, failed), lambda picture: picture.pixels[0].shape):
@@ -139,7 +133,7 @@ def translate_files(G, jobs, G_back, side_by_side, batch_size, memory):
             columns = [real, fake] if side_by_side or G_back else [fake]
             columns += [translate_pixels(G_back, fake)] if G_back else []
             for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
-                write(picture, row)
+                write(*picture._replace(pixels=row))
     return failed
 
 
@@ -147,10 +141,8 @@ def command(args):
     """Exit code 1 if a file was left out."""
     device = resolve_device(args.device)
     jobs, left_out = plan(args.pictures, args.output)
-    existing = [target for target in jobs if target.exists()]
-    if existing and not args.overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{more} exists already; choose another --output, or --overwrite")
+    if not args.overwrite and (existing := next(filter(Path.exists, jobs), None)):
+        raise UserError(f"{existing} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")

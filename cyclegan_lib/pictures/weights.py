@@ -2,7 +2,6 @@
 
 import importlib.util
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -27,18 +26,16 @@ OFFICIAL_NAMES = (
 UNUSED = ("running_mean", "running_var", "num_batches_tracked")
 # The official code counts domains differently: its G_A makes B of A, and its D_A judges what G_A made.
 OFFICIAL_FILES = {"G_AB": "latest_net_G_A", "G_BA": "latest_net_G_B", "D_A": "latest_net_D_B", "D_B": "latest_net_D_A"}
-EXPORTED_SIZES = ((64, 64), (128, 256), (100, 60))  # at which an export has to agree with PyTorch
-AGREEMENT = 1e-4  # of pictures in [-1, 1]
+AGREEMENT = 1e-4  # of pictures in [-1, 1]: an export has to agree with PyTorch
 LARGEST = 4096  # channels, width and depth of a network, at most: a damaged file may ask for any
 
 
 def load_generator(path_or_name, direction="AtoB"):
     """A generator, ready to translate, on the CPU; a file with a single one has but one direction, "AtoB" or "BtoA".
 
-    It is read from `saved_models/<run_name>`, whose newest checkpoint is taken; a checkpoint; a file of ours with a
-    single generator; a `.pth` of the official code, trained with instance norm and without dropout; or by a name in
-    `OFFICIAL_NAMES`, downloaded once. Raises `UserError`, naming the file, if it is missing, damaged, holds more than
-    tensors, or is of another architecture; then the first key that differs is named.
+    It is read from `saved_models/<run_name>`, a checkpoint, a file of ours with a single generator, a `.pth` of the
+    official code (instance norm, no dropout), or by a name in `OFFICIAL_NAMES`, downloaded once. Raises `UserError`,
+    naming the file, if it is missing, damaged, holds more than tensors, or is of another architecture.
     """
     return load_network(weights_file(path_or_name), "G_AB" if direction == "AtoB" else "G_BA")
 
@@ -74,14 +71,12 @@ def official_file(name):
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
         address = OFFICIAL.format(name=name)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            partial = Path(folder, "weights.pth")
+        with atomic(kept) as partial:
             fetch(address, partial)
             try:
                 read_pth(partial)
             except UserError:
                 raise UserError(f"{address}: sent no weights, or only a part of them; try again") from None
-            partial.replace(kept)
     return kept
 
 
@@ -109,8 +104,7 @@ def read_pth(path):
     if not path.is_file():
         raise UserError(f"{path}: no such file; nor is it official weights: {', '.join(OFFICIAL_NAMES)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # by what is wrong with it: UnpicklingError, RuntimeError, EOFError, KeyError, …
         raise UserError(f"{path}: damaged, or holds more than tensors; nothing else is read, for safety") from None
@@ -141,9 +135,8 @@ def architecture(path, tensors, facts):
 def export(source, to, folder):
     """Write the networks of a run, a checkpoint or one file (`load_generator`) into `folder`, and return their paths.
 
-    `to` is "official": `.pth` files under the official code's names, discriminators too; or "onnx": generators that
-    take (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8 to 8192. Raises `UserError` if a file exists
-    already, a package is missing, the format cannot hold a network, or one gives other pictures than in PyTorch.
+    `to`: "official", `.pth` files under the official code's names, discriminators too; or "onnx", generators that take
+    (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8 to 8192, and are compared with PyTorch.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
     if to == "onnx" and missing:
@@ -171,14 +164,13 @@ def write_onnx(G, path):
 
     channels = G.model[1].in_channels
     count, high, wide = (torch.export.Dim(name, min=least, max=2048) for name, least in (("n", 1), ("h", 2), ("w", 2)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             G, (torch.zeros(2, channels, 64, 64),), path, dynamo=True, verbose=False, external_data=False,
             dynamic_shapes={"x": {0: count, 2: 4 * high, 3: 4 * wide}}, input_names=["real"], output_names=["fake"],
         )  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for number, (height, width) in enumerate(EXPORTED_SIZES):
+    for number, (height, width) in enumerate([(64, 64), (128, 256), (100, 60)]):
         real = torch.rand(1 + number, channels, height, width, generator=torch.Generator().manual_seed(number)) * 2 - 1
         difference = (torch.from_numpy(session.run(None, {"real": real.numpy()})[0]) - G(real)).abs().max().item()
         if not difference <= AGREEMENT:
