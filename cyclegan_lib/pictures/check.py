@@ -1,9 +1,7 @@
 """Checks a data set before anything is trained on it: every picture is read, and what tells A from B is named."""
 
-import contextlib
 import hashlib
 import json
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,9 +10,9 @@ import torch
 from PIL import Image
 
 from cyclegan_lib.datasets import find_pictures, load_split, map_pictures
-from cyclegan_lib.errors import UserError, plain_name
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.reading import read_picture
-from cyclegan_lib.water2wine.dataset import SPLITS, read_scenes, write_dataset
+from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, read_scenes, write_dataset
 
 TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
 GENERATED = "water2wine"  # the data set that needs no download: it is drawn
@@ -22,30 +20,6 @@ PAPER = (
     "apple2orange", "summer2winter_yosemite", "horse2zebra", "monet2photo", "cezanne2photo", "ukiyoe2photo",
     "vangogh2photo", "maps", "facades", "iphone2dslr_flower", "ae_photos", "mini",
 )  # fmt: skip
-
-
-def dataset_folder(data_root, name):
-    """`data_root`/`name`; the name cannot lead out of `data_root`."""
-    return Path(data_root) / plain_name("dataset_name", name)
-
-
-@contextlib.contextmanager
-def new_folder(root):
-    """A path to make a folder at, which becomes the new folder `root` at the end; after an error nothing is left.
-
-    The folder above that path can hold whatever else is needed until then.
-    """
-    root = Path(root)
-    if root.exists():
-        raise UserError(f"{root} exists already; remove it or choose another name")
-    workshop = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir(parents=True)
-    try:
-        yield workshop / root.name
-        (workshop / root.name).replace(root)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
 
 
 def prepare_dataset(data_root, name, pixels=64):
@@ -71,16 +45,15 @@ def prepare_dataset(data_root, name, pixels=64):
 def check_dataset(root):
     """Read every picture of a data set to its end.
 
-    Returns {"splits": {split: number of pictures}, "sizes": Counter of (width, height), "modes": Counter of
-    Pillow modes, "warnings": [str]}. Raises `UserError` with a line for each missing or empty folder and each
-    unreadable file.
+    Returns {"splits": {split: number of pictures}, "sizes": Counter of (width, height), "modes": Counter of Pillow's,
+    "warnings": [str]}. Raises `UserError`, a line for each missing or empty folder and each unreadable file.
     """
     root = Path(root)
     if missing := [str(root / split) for split in SPLITS if not (root / split).is_dir()]:
         name = root.name if root.parent == Path("data") else f"{root.name} --data_root {root.parent}"
-        how = "cyclegan collect A B makes it of two folders, cyclegan crops A.jpg B.jpg of two pictures"
-        is_offered = root.name in PAPER and not root.exists()
-        how = f"cyclegan download {name} fetches it" if is_offered else f"{how}, with --dataset_name {name}"
+        how = f"cyclegan collect A B or cyclegan crops A.jpg B.jpg makes it, with --dataset_name {name}"
+        if root.name in PAPER and not root.exists():
+            how = f"cyclegan download {name} fetches it"
         raise UserError(f"no folder {', '.join(missing)}; {how}")
     paths = {split: find_pictures(root / split) for split in SPLITS}
     nothing = "no pictures in it that Pillow can read (JPEG, PNG, WebP, TIFF, …)"
@@ -125,10 +98,7 @@ STATISTICS = {
 
 
 def separations(root, size=64, limit=400):
-    """How well each of `STATISTICS` alone tells trainA from trainB: as `separation`, by name; {} for a handful.
-
-    At most `limit` pictures of a side are read, resized to `size` × `size`.
-    """
+    """How well each of `STATISTICS` alone tells trainA from trainB: {name: as `separation`}; {} for a handful."""
     A, B = (load_split(root, f"train{domain}", (size, size), limit=limit, read=read_picture) for domain in "AB")
     if min(len(A), len(B)) < 10:
         return {}
@@ -136,11 +106,7 @@ def separations(root, size=64, limit=400):
 
 
 def separation(number_A, number_B):
-    """How often a threshold is right about pictures that it was not chosen on: (accuracy, standard error).
-
-    It is chosen on every other number, (N,) and (M,), and tried on the rest, and the other way round. Both sides
-    count alike: 0.5 is a guess.
-    """
+    """How often a threshold is right about numbers that it was not chosen on (0.5: a guess): (accuracy, its error)."""
     halves = [(number_A[start::2], number_B[start::2]) for start in (0, 1)]
     right = [_right(*tried, *_best_threshold(*chosen)) for chosen, tried in (halves, halves[::-1])]
     sides = [torch.cat(side).double() for side in zip(*right, strict=True)]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cyclegan_lib.datasets import find_pictures, map_pictures
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.check import dataset_folder, new_folder, print_report
+from cyclegan_lib.pictures.check import print_report
 from cyclegan_lib.pictures.download import unpack
 from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.water2wine.dataset import dataset_folder, new_folder
 
 
 def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
@@ -19,9 +20,9 @@ def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
     training and test. Raises `UserError` for a bad source, an unreadable picture, or one that is in both.
     """
     with new_folder(root) as new:
-        sources = {"A": Path(source_A), "B": Path(source_B)}
-        folders = {domain: _folder_of(source, new.with_name(domain)) for domain, source in sources.items()}
-        pictures = {domain: _distinct(source, folders[domain]) for domain, source in sources.items()}
+        pictures, folders = {}, {}
+        for domain, source in (("A", Path(source_A)), ("B", Path(source_B))):
+            pictures[domain], folders[domain] = _pictures_of(source, new.with_name(domain))
         if both := pictures["A"].keys() & pictures["B"].keys():
             where = f"{pictures['A'][min(both)]} is in {source_A} and in {source_B} (as {len(both)} are)"
             raise UserError(f"{where}; a picture is A or B")
@@ -36,26 +37,21 @@ def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
                 shutil.copyfile(path, target)
 
 
-def _folder_of(source, target):
-    """`source`, if it is a folder; a zip is unpacked into `target`."""
-    if source.is_dir():
-        return source
+def _pictures_of(source, unpacked):
+    """({hash: path} of the pictures of a folder or zip, one of those with the same bytes; the folder they are in)."""
     if not source.exists():
         raise UserError(f"{source}: no such folder or zip")
-    if source.suffix.lower() != ".zip":
-        raise UserError(f"{source}: neither a folder nor a zip; for two single pictures: cyclegan crops A B")
-    unpack(source, target, source)
-    return target
-
-
-def _distinct(source, folder):
-    """{hash: path} of the pictures of a folder, which must be readable; one of those with the same bytes."""
+    folder = source if source.is_dir() else unpacked
+    if not source.is_dir():
+        if source.suffix.lower() != ".zip":
+            raise UserError(f"{source}: neither a folder nor a zip; for two single pictures: cyclegan crops A B")
+        unpack(source, folder, source)
     paths = find_pictures(folder)
     map_pictures(read_picture, paths, f"reading {source}")
     pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in reversed(paths)}
     if len(pictures) < 2:
         raise UserError(f"{source}: {len(pictures)} pictures; at least one to train on and one to test are needed")
-    return pictures
+    return pictures, folder
 
 
 def command(args):

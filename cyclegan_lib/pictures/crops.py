@@ -8,9 +8,9 @@ from PIL import Image
 
 from cyclegan_lib.datasets import map_pictures
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.check import check_dataset, dataset_folder, new_folder, summary
+from cyclegan_lib.pictures.check import check_dataset, summary
 from cyclegan_lib.pictures.reading import read_picture
-from cyclegan_lib.water2wine.dataset import SPLITS
+from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, new_folder
 
 TEST_BAND = (0.375, 0.625)  # of a picture's longer side: the middle, for test crops
 CROP_SIDES = (0.15, 0.45)  # of a picture's shorter side

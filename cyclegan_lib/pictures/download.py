@@ -4,7 +4,6 @@ import http.client
 import shutil
 import socket
 import stat
-import urllib.error
 import zipfile
 import zlib
 from pathlib import PurePosixPath
@@ -12,7 +11,8 @@ from pathlib import PurePosixPath
 import torch
 
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.check import PAPER, check_dataset, dataset_folder, new_folder, summary
+from cyclegan_lib.pictures.check import PAPER, check_dataset, summary
+from cyclegan_lib.water2wine.dataset import dataset_folder, new_folder
 
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MOST_FILES, MOST_BYTES = 100_000, 20 * 1024**3  # of an archive, unpacked; the paper's are far smaller
@@ -44,8 +44,7 @@ def fetch(url, path):
     try:
         torch.hub.download_url_to_file(url, path)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = error.reason if type(error) is urllib.error.URLError else error
-        raise UserError(f"{url}: cannot be downloaded ({str(reason) or type(error).__name__})") from None
+        raise UserError(f"{url}: cannot be downloaded ({str(error) or type(error).__name__})") from None
     finally:
         socket.setdefaulttimeout(before)
 

@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from cyclegan_lib.datasets import find_pictures, load_split
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_tensors
-from cyclegan_lib.pictures.check import STATISTICS, dataset_folder
+from cyclegan_lib.pictures.check import STATISTICS
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.translate import to_uint8
 from cyclegan_lib.pictures.weights import load_generator, weights_file
+from cyclegan_lib.water2wine.dataset import dataset_folder
 
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
@@ -65,10 +66,7 @@ def copied(fakes, test, train):
 
 
 def inception_scores(fakes, real, feature=2048):
-    """KID and FID of colour pictures, by torchmetrics: {"KID", "KID_std", "FID"}.
-
-    `feature`: a layer of its Inception network (downloaded once, 90 MB), or a network. Raises `UserError` without them.
-    """
+    """{"KID", "KID_std", "FID"} of colour pictures. `feature`: a layer of torchmetrics' Inception, or a network."""
     # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
     with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # KID draws its subsets

@@ -1,8 +1,7 @@
 """A generator on a picture of any size, strip by strip: the same numbers in little memory.
 
-An InstanceNorm needs the mean and variance of a whole picture: tiles translated apart would have seams. So every layer
-is asked for a few rows at a time, and asks the layer below for those that it needs; a norm first goes through all rows
-below it. Maps of a quarter of the picture's side are kept; larger ones are computed again for each norm behind them.
+Tiles translated apart would have seams: an InstanceNorm needs the mean and variance of a whole picture. So every layer
+is asked for a few rows at a time, and asks the layer below; a norm first goes through all rows. Small maps are kept.
 """
 
 from collections.abc import Callable

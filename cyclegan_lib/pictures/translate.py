@@ -35,10 +35,7 @@ def image_to_pixels(G, image):
 
 @torch.inference_mode()
 def translate_pixels(G, pixels):
-    """(N, channels, H, W) uint8 of any size → the same, translated, on the CPU.
-
-    Sides are padded to multiples of 4 from 8 on, by reflection; above `WHOLE_PIXELS`, pictures go strip by strip.
-    """
+    """(N, channels, H, W) uint8 of any size, padded to multiples of 4 from 8 on → the same, translated, on the CPU."""
     device = next(G.parameters()).device
     _, _, height, width = pixels.shape
     high, wide = (max(8, -(-side // 4) * 4) for side in (height, width))
@@ -101,8 +98,7 @@ def load(jobs, G, memory, failed):
             width, height = original.size
             needed = BESIDES + kept_bytes(G, height, width)[0]
             if width * height > WHOLE_PIXELS and needed > memory:
-                need = f"need about {needed / 1024**3:.1f} GB; give a larger --memory, or scale it down"
-                raise UserError(f"{width}×{height} pixels {need}")
+                raise UserError(f"{width}×{height} pixels need about {needed / 1024**3:.1f} GB; give a larger --memory")
             alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
             # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
             profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None

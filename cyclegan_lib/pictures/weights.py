@@ -22,8 +22,7 @@ OFFICIAL_NAMES = (
     "cityscapes_photo2label", "cityscapes_label2photo", "facades_photo2label", "facades_label2photo",
     "iphone2dslr_flower",
 )  # fmt: skip
-# Statistics that instance norms once kept and never used: in some official files.
-UNUSED = ("running_mean", "running_var", "num_batches_tracked")
+UNUSED = ("running_mean", "running_var", "num_batches_tracked")  # of instance norms, in some official files
 # The official code counts domains differently: its G_A makes B of A, and its D_A judges what G_A made.
 OFFICIAL_FILES = {"G_AB": "latest_net_G_A", "G_BA": "latest_net_G_B", "D_A": "latest_net_D_B", "D_B": "latest_net_D_A"}
 AGREEMENT = 1e-4  # of pictures in [-1, 1]: an export has to agree with PyTorch
@@ -48,11 +47,23 @@ def load_generators(path_or_name, direction="AtoB"):
 
 
 def weights_file(path_or_name):
-    """The file that `load_generator` reads; official weights are downloaded."""
+    """The file that `load_generator` reads; official weights are downloaded, and kept if they can be read."""
     path = Path(path_or_name)
     if path.is_dir():
         return newest(path)
-    return official_file(str(path)) if str(path) in OFFICIAL_NAMES and not path.exists() else path
+    if str(path) not in OFFICIAL_NAMES or path.exists():
+        return path
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / f"cyclegan_{path}.pth"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        address = OFFICIAL.format(name=path)
+        with atomic(kept) as partial:
+            fetch(address, partial)
+            try:
+                read_pth(partial)
+            except UserError:
+                raise UserError(f"{address}: sent no weights, or only a part of them; try again") from None
+    return kept
 
 
 def newest(folder):
@@ -63,21 +74,6 @@ def newest(folder):
     if not saved:
         raise UserError(f"{folder}: no checkpoint in it; give saved_models/<run_name>, a checkpoint of it, or a file")
     return saved.path
-
-
-def official_file(name):
-    """The file of official weights by their name: downloaded once, beside `torch.hub`'s, and kept only if readable."""
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / f"cyclegan_{name}.pth"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        address = OFFICIAL.format(name=name)
-        with atomic(kept) as partial:
-            fetch(address, partial)
-            try:
-                read_pth(partial)
-            except UserError:
-                raise UserError(f"{address}: sent no weights, or only a part of them; try again") from None
-    return kept
 
 
 def holds(path, name):
@@ -106,11 +102,9 @@ def read_pth(path):
     try:
         with warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # by what is wrong with it: UnpicklingError, RuntimeError, EOFError, KeyError, …
-        raise UserError(f"{path}: damaged, or holds more than tensors; nothing else is read, for safety") from None
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise UserError(f"{path}: not the weights of one network by their names, as torch.save(G.state_dict()) writes")
-    tensors = {str(key).removeprefix("module."): value for key, value in found.items()}
+        tensors = {key.removeprefix("module."): value.detach() for key, value in found.items()}
+    except Exception:  # UnpicklingError, EOFError, KeyError, …; AttributeError where it's no dict of tensors by names
+        raise UserError(f"{path}: damaged, or holds more than one network's tensors, which is unsafe to read") from None
     return {key: value for key, value in tensors.items() if key.split(".")[-1] not in UNUSED}
 
 
@@ -120,8 +114,7 @@ def architecture(path, tensors, facts):
     if any(name not in facts for name in names):
         first = tensors.get("model.1.weight")
         if first is None or first.ndim != 4:
-            has = f"begins with {next(iter(tensors))}" if tensors else "is empty"
-            raise UserError(f"{path}: another architecture: it has no convolution model.1.weight ({has})")
+            raise UserError(f"{path}: another architecture: it has no convolution model.1.weight")
         blocks = {key.split(".")[1] for key in tensors if ".conv_block." in key}
         return {"channels": first.shape[1], "base_channels": first.shape[0], "num_residual": len(blocks) or 9}
     for name in names[:-1]:

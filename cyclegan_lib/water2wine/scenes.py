@@ -1,7 +1,4 @@
-"""water2wine, drawn: a scene is a few numbers, and `render` makes a picture of them.
-
-Of a drawing we know the right translation: the same scene with the other liquid, its *counterfactual*.
-"""
+"""water2wine, drawn. Of a scene the right translation is known: the same with the other liquid, its *counterfactual*."""
 
 import colorsys
 import math
@@ -46,9 +43,8 @@ class Scene:
 def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     """A random scene holding `liquid`, "water" or "wine", by `rng`, a `numpy.random.Generator`.
 
-    `confounding` is the probability that the background follows the liquid, light behind water and dark behind wine
-    (0.5: independent of it), and `glass_confounding` that the glass does, a tumbler for water and a wineglass for wine
-    (None: the same). Raises `UserError` for an unknown liquid or a probability outside [0, 1].
+    `confounding` is the probability that the background follows the liquid, light behind water, dark behind wine (0.5:
+    independent), and `glass_confounding` that the glass does, a tumbler for water, a wineglass for wine (None: as it).
     """
     glass_confounding = confounding if glass_confounding is None else glass_confounding
     if liquid not in LIQUIDS:
@@ -102,7 +98,7 @@ def counterfactual(scene):
 def render(scene, size=64):
     """Draw a scene: (picture (3, size, size) in [-1, 1], liquid mask, glass mask).
 
-    The masks, (1, size, size) in [0, 1], are the share of each pixel that liquid, or the glass with all that it holds,
+    The masks, (1, size, size) in [0, 1], are the share of each pixel that the liquid, or the glass with all in it,
     covers. Outside the liquid a scene and its counterfactual are the same, bit for bit.
     """
     canvas = _Canvas(size * SUPERSAMPLING)
@@ -162,7 +158,11 @@ class _Glass:
         self.t = -self.dy / scene.height  # height above the foot; 1 is the rim
         self.distance, self.across = self.solid(0.0 if self.is_tumbler else 0.42, 1.0)
         if not self.is_tumbler:
-            self.distance = np.minimum(self.distance, self._stem_and_foot())
+            flare = 1 + 1.6 * np.abs(2 * self.t / 0.44 - 1).clip(0, 1) ** 4
+            beyond = np.maximum(-self.t, self.t - 0.46) * scene.height
+            stem = np.maximum(np.abs(self.dx) - 0.020 * scene.height * flare, beyond)
+            foot = _ellipse(self.dx, self.dy, 0.62 * self.radius)
+            self.distance = np.minimum.reduce([self.distance, stem, foot])
         self.mask = canvas.cover(self.distance)
 
     def half_width(self, t, thickness=0.0):
@@ -177,25 +177,17 @@ class _Glass:
     def solid(self, low, high, thickness=0.0):
         """The bowl between two heights: its signed distance, and how far across it a pixel lies (±1: edges)."""
         r = self.half_width(self.t, thickness)
-        step = 1e-3
-        rise = self.half_width(self.t + step, thickness) - self.half_width(self.t - step, thickness)
-        lean = np.sqrt(1 + (rise / (2 * step * self.scene.height)) ** 2)
+        rise = self.half_width(self.t + 1e-3, thickness) - self.half_width(self.t - 1e-3, thickness)
+        lean = np.sqrt(1 + (rise / (2e-3 * self.scene.height)) ** 2)
         beyond = np.maximum(low - self.t, self.t - high) * self.scene.height
         distance = np.maximum((np.abs(self.dx) - r) / lean, beyond)
-        for height in (low, high):  # each end is an ellipse
-            distance = np.minimum(distance, self.level(height, thickness))
-        return distance, self.dx / r
+        ends = [self.level(height, thickness) for height in (low, high)]
+        return np.minimum.reduce([distance, *ends]), self.dx / r
 
     def level(self, height, thickness=0.0):
         """Signed distance to the disc that a level cut through the bowl is."""
         end = float(self.half_width(np.float32(height), thickness))
         return _ellipse(self.dx, self.dy + height * self.scene.height, end)
-
-    def _stem_and_foot(self):
-        height = self.scene.height
-        flare = 1 + 1.6 * np.abs(2 * self.t / 0.44 - 1).clip(0, 1) ** 4
-        stem = np.maximum(np.abs(self.dx) - 0.020 * height * flare, np.maximum(-self.t, self.t - 0.46) * height)
-        return np.minimum(stem, _ellipse(self.dx, self.dy, 0.62 * self.radius))
 
 
 def _draw_room(canvas, scene):

@@ -17,10 +17,7 @@ SCORES = ("liquid_error", "background_error", "glass_error", "success_rate")
 
 
 class Water2WineTest:
-    """The test pictures of a drawn data set at `size` (H, W), and the answers to them.
-
-    `real`, `target` and the masks `liquid` and `glass` are by domain, "A" or "B"; `target["A"]` is in domain B.
-    """
+    """The test pictures of a drawn data set, `real`, with `target` (of "A": in domain B) and masks, by domain."""
 
     def __init__(self, root, size=(64, 64), channels=3):
         self.root, self.size, self.channels = root, tuple(size), channels
@@ -43,9 +40,8 @@ class Water2WineTest:
     def scores(self, fake_B, fake_A):
         """Scores of translations of all `real["A"]` and `real["B"]`, by name: means over both directions.
 
-        `liquid_error`, `background_error` and `glass_error` are mean |differences| to the counterfactual inside the
-        liquid, outside the glass, and along its outline; `success_rate` is how often the liquid is nearer to the
-        counterfactual's than to the original's.
+        Errors are mean |differences| to the counterfactual inside the liquid, outside the glass, and along its outline;
+        `success_rate` is how often the liquid is nearer to the counterfactual's than to the original's.
         """
         fake, parts = torch.cat([fake_B, fake_A]), (self.real, self.target, self.liquid, self.glass)
         real, target, liquid, glass = (torch.cat([part["A"], part["B"]]) for part in parts)
@@ -92,11 +88,7 @@ def score_table(scores):
 
 
 class Scores(Hook):
-    """Scores a finished training on water2wine, in `scores.json`. An observer, after the hook that resumes.
-
-    `.scores` are the scores, the baselines and `seconds_training`; {} after any other training. A run that was finished
-    already is not scored again.
-    """
+    """Scores a finished training on water2wine, once: `.scores` and scores.json. After the hook that resumes."""
 
     def __init__(self, config):
         self.path, self.scores = config.images_folder / "scores.json", {}
