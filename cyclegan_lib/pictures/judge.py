@@ -89,12 +89,9 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """`real` test pictures and their `fake`s, beside test (`target`) and training pictures that fakes should look like.
+    """Translations, judged: `.pictures`, `.copied`, and `.table`: {statistic: distances of the others to `target`}."""
 
-    `.pictures` are these by name; `.table` {statistic: distances to `target` of `real`, `fake` and `train`}; `.copied`.
-    """
-
-    def __init__(self, real, fake, target, train, direction="AtoB"):
+    def __init__(self, real, fake, target, train, direction):
         self.source, self.target = direction[0], direction[-1]
         self.pictures = {"real": real, "fake": fake, "target": target, "train": train}
         columns = [distances(pictures, target) for pictures in (real, fake, train)]
@@ -118,10 +115,7 @@ class Judgement:
 
 @torch.inference_mode()
 def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
-    """Translate the test pictures of a data set, at most `limit`, and judge them: a `Judgement`.
-
-    The `source` (as of `load_generator`) says what `root`, the data set's folder, and `size` (H, W) are, if not given.
-    """
+    """A `Judgement` of the test pictures in the data set `root`; it and `size` (H, W) default to the training's."""
     path = weights_file(source)
     G = load_generator(path, direction).to(device)
     facts = read_tensors(path, "no tensor begins like this")[1] if path.suffix == ".safetensors" else {}

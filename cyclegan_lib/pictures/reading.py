@@ -7,8 +7,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cyclegan_lib.errors import UserError
 
-# `open_upright` refuses such pictures by name; Pillow's warning would only come on top of it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_upright` refuses them by name
 
 
 def read_picture(path, channels=3):

@@ -129,8 +129,7 @@ def _build(modules, layer, size, dtype):
         elif isinstance(module, fast.InstanceNorm) or (type(module) is nn.InstanceNorm2d and not module.affine):
             layer = normalised(layer, size)
         elif isinstance(module, ResidualBlock):
-            block = _build(module.conv_block, layer, size, dtype)
-            layer = kept(pointwise(torch.add, layer, block), size, dtype)
+            layer = kept(pointwise(torch.add, layer, _build(module.conv_block, layer, size, dtype)), size, dtype)
         elif isinstance(module, nn.ReLU | nn.Tanh):
             layer = pointwise(torch.relu if isinstance(module, nn.ReLU) else torch.tanh, layer)
         else:

@@ -56,11 +56,7 @@ def to_uint8(pictures):
 
 
 def plan(sources, output):
-    """What there is to do: ({where a translation goes: its picture's file}, {file: why it is left out}).
-
-    Names, and folders below a folder, are kept in `output`. Raises `UserError` for a missing source, nothing to do, two
-    results of one name, a result in place of an original, or an output inside of a source, to be translated next time.
-    """
+    """({where in `output` a translation goes: its picture's file}, {file: why it is left out}); originals are safe."""
     jobs, left_out, output = {}, {}, Path(output)
     for source in map(Path, sources):
         if not source.exists():

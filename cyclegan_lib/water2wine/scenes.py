@@ -1,4 +1,4 @@
-"""water2wine, drawn. Of a scene the right translation is known: the same with the other liquid, its *counterfactual*."""
+"""water2wine, drawn: a scene's right translation is known, the same with the other liquid, its *counterfactual*."""
 
 import colorsys
 import math
@@ -44,7 +44,7 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     """A random scene holding `liquid`, "water" or "wine", by `rng`, a `numpy.random.Generator`.
 
     `confounding` is the probability that the background follows the liquid, light behind water, dark behind wine (0.5:
-    independent), and `glass_confounding` that the glass does, a tumbler for water, a wineglass for wine (None: as it).
+    independent), and `glass_confounding` that the glass does, a tumbler for water, a wineglass for wine (None: alike).
     """
     glass_confounding = confounding if glass_confounding is None else glass_confounding
     if liquid not in LIQUIDS:
@@ -52,13 +52,16 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     for name, value in [("confounding", confounding), ("glass_confounding", glass_confounding)]:
         if not 0 <= value <= 1:
             raise UserError(f"{name} is a probability, so 0 to 1, not {value}")
-    is_water = liquid == "water"
-    light_background = is_water == (rng.random() < confounding)
+    is_water, uniform = liquid == "water", rng.uniform
+    wall = LIGHT_WALL if is_water == (rng.random() < confounding) else DARK_WALL
     tumbler = is_water == (rng.random() < glass_confounding)
-    uniform = rng.uniform
+    top, fade = colorsys.hsv_to_rgb(uniform(0, 1), uniform(*wall[0]), uniform(*wall[1])), uniform(0.75, 1.15)
+    table = WOOD if rng.random() < 0.5 else STEEL
     return Scene(
-        **_colours(rng, LIGHT_WALL if light_background else DARK_WALL),
         liquid=liquid,
+        background_top=top,
+        background_bottom=tuple(min(1.0, channel * fade) for channel in top),
+        table=colorsys.hsv_to_rgb(*table, uniform(0.30, 0.62)),
         glass="tumbler" if tumbler else "wineglass",
         fill=uniform(0.45, 0.85),
         x=uniform(0.34, 0.66),
@@ -69,14 +72,6 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
         light=-1 if rng.random() < 0.5 else 1,
         highlight=uniform(0.7, 1.0),
     )
-
-
-def _colours(rng, wall):
-    """Random colours of a wall and a table, as arguments of `Scene`."""
-    hue, saturation, value = rng.uniform(0, 1), rng.uniform(*wall[0]), rng.uniform(*wall[1])
-    top, fade = colorsys.hsv_to_rgb(hue, saturation, value), rng.uniform(0.75, 1.15)
-    table = colorsys.hsv_to_rgb(*(WOOD if rng.random() < 0.5 else STEEL), rng.uniform(0.30, 0.62))
-    return dict(background_top=top, background_bottom=tuple(min(1.0, channel * fade) for channel in top), table=table)
 
 
 def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
@@ -186,8 +181,8 @@ class _Glass:
 
     def level(self, height, thickness=0.0):
         """Signed distance to the disc that a level cut through the bowl is."""
-        end = float(self.half_width(np.float32(height), thickness))
-        return _ellipse(self.dx, self.dy + height * self.scene.height, end)
+        radius = float(self.half_width(np.float32(height), thickness))
+        return _ellipse(self.dx, self.dy + height * self.scene.height, radius)
 
 
 def _draw_room(canvas, scene):
@@ -228,8 +223,7 @@ def _draw_liquid(canvas, scene, room, glass):
         surface_colour, rim = 0.92 * WINE_THIN + 0.08 * room, np.array([0.90, 0.45, 0.52])
     canvas.paint(colour.clip(0, 1), mask)
     canvas.paint(surface_colour.clip(0, 1), canvas.cover(top) * mask)
-    in_front = glass.t < surface
-    canvas.paint(rim, 0.65 * canvas.line(top, 0.010) * in_front * mask)
+    canvas.paint(rim, 0.65 * canvas.line(top, 0.010) * (glass.t < surface) * mask)  # in front only
     return mask
 
 

@@ -88,7 +88,7 @@ def score_table(scores):
 
 
 class Scores(Hook):
-    """Scores a finished training on water2wine, once: `.scores` and scores.json. After the hook that resumes."""
+    """An observer, after the hook that resumes: a finished water2wine's `.scores` (else {}), once, and scores.json."""
 
     def __init__(self, config):
         self.path, self.scores = config.images_folder / "scores.json", {}
