@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -87,30 +88,6 @@ def test_it_holds_all_and_the_same_state_is_the_same_bytes(model, content, path,
     assert {name: read_facts(path)[name] for name in FACTS} == FACTS
 
 
-@pytest.mark.parametrize("name", ["G_AB", "G_BA", "D_A", "D_B"])
-def test_a_network_is_read_alone(model, path, name, monkeypatch):
-    read, plain = [], files.safe_open
-
-    class Counts:
-        def __init__(self, *args):
-            self.file = plain(*args)
-
-        def __enter__(self):
-            opened = self.file.__enter__()
-            get = opened.get_tensor
-            self.keys, self.metadata = opened.keys, opened.metadata
-            self.get_tensor = lambda key: read.append(key) or get(key)
-            return self
-
-        def __exit__(self, *args):
-            return self.file.__exit__(*args)
-
-    monkeypatch.setattr(files, "safe_open", Counts)
-    tensors, facts = read_network(path, name)
-    assert same(tensors, model.networks[name].state_dict()) and facts["base_channels"] == 2
-    assert sorted(read) == sorted(f"{name}.{key}" for key in tensors), "each once, and no other"
-
-
 def test_a_file_of_one_network_is_read_without_a_hash(model, tmp_path):
     save_file(model.G_AB.state_dict(), tmp_path / "G.safetensors")
     tensors, facts = read_network(tmp_path / "G.safetensors")
@@ -173,16 +150,6 @@ def test_one_flipped_bit_anywhere_is_damage(content, path, model):
                 assert what != name and same(found, tensors), (what, offset)
 
 
-def test_the_facts_are_checked_with_every_read(content, path):
-    header = content[8 : 8 + int.from_bytes(content[:8], "little")]
-    for before, after in ((b"tiny", b"tinz"), (b"0.0003", b"0.0009"), (b'hashes\\"', b'hashez\\"')):
-        assert header.count(before) == 1
-        path.write_bytes(content.replace(before, after, 1))
-        for read in (read_facts, read_checkpoint, read_network):
-            with pytest.raises(UserError, match=r"step_7\.safetensors: damaged"):
-                read(path)
-
-
 def test_a_file_that_was_cut_or_has_grown_is_damaged(content, path):
     length, rng = 8 + int.from_bytes(content[:8], "little"), random.Random(0)
     sizes = [*range(10), length - 1, length, length + 1, len(content) - 1]
@@ -191,17 +158,12 @@ def test_a_file_that_was_cut_or_has_grown_is_damaged(content, path):
         for read in (read_facts, read_checkpoint, read_network):
             with pytest.raises(UserError, match=r"step_7\.safetensors: damaged"):
                 read(path)
-    for more in (b"\0", content):
-        path.write_bytes(content + more)
-        with pytest.raises(UserError, match="damaged"):
-            read_checkpoint(path)
-
-
-def test_what_is_no_file(tmp_path):
-    (tmp_path / "step_1.safetensors").mkdir()
-    for name in ("step_1.safetensors", "step_2.safetensors"):
-        with pytest.raises(UserError, match=f"{name}: no such file"):
-            read_checkpoint(tmp_path / name)
+    path.write_bytes(content + b"\0")
+    with pytest.raises(UserError, match="damaged"):
+        read_checkpoint(path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"step_7\.safetensors: no such file"):
+        read_network(path)
 
 
 @pytest.mark.parametrize(
@@ -257,16 +219,19 @@ def test_a_scaler_begins_anew_where_there_was_none(path):
 # Written
 
 
-@pytest.mark.parametrize("error", [SafetensorError("No space left on device"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error", [SafetensorError("No space left on device"), OSError(28, "No space left on device"), KeyboardInterrupt()]
+)
 def test_one_that_cannot_be_written_leaves_what_was_there(path, model, content, monkeypatch, error):
-    def full(tensors, partial, metadata):
+    def fail(tensors, partial, metadata):
         partial.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(files, "save_file", full)
-    with pytest.raises(UserError, match=r"step_7\.safetensors: cannot be written .*No space.*make room") as caught:
+    monkeypatch.setattr(files, "save_file", fail)
+    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
         write_checkpoint(path, model, FACTS)
-    assert "\n" not in str(caught.value)
+    said = r"step_7\.safetensors: cannot be written \(No space left on device\); make room, [^\n]*$"
+    assert caught.type is KeyboardInterrupt or re.search(said, str(caught.value))
     assert path.read_bytes() == content and list(path.parent.iterdir()) == [path]
 
 
@@ -278,18 +243,3 @@ def test_a_file_is_on_the_disk_before_it_has_its_name_and_the_name_before_all_go
     monkeypatch.setattr(os, "replace", lambda a, b: done.append(("rename", a.read_text())) or replace(a, b))
     files.write_atomic(path, "content")
     assert done == [("sync", ".file.partial"), ("rename", "content"), ("sync", tmp_path.name)]
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_file_is_whole_or_as_it_was(tmp_path, monkeypatch, error):
-    path = tmp_path / "file"
-    files.write_atomic(path, "before")
-
-    def fail(path):
-        raise error
-
-    monkeypatch.setattr(files, "sync", fail)
-    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
-        files.write_atomic(path, "after")
-    assert isinstance(caught.value, KeyboardInterrupt) or "file: cannot be written" in str(caught.value)
-    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]

@@ -104,13 +104,13 @@ def test_two_processes_make_the_gradients_of_one(tmp_path):
 
 def test_two_processes_train_stop_together_and_continue_with_the_same_bits(tiny_config):
     # Six pictures: an epoch is a batch of five and one of one, which has nothing for the second process.
-    config = tiny_config(batch_size=5, lambda_identity=5.0, num_epochs=40, checkpoint_interval=20)
+    config = tiny_config(batch_size=5, lambda_identity=5.0, num_epochs=30, checkpoint_interval=15)
     process = torchrun("-m", "cyclegan_lib.train", *options(config))
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     assert "2 processes" in out and out.count("training pictures") == 1 and out.count("networks in") == 1
     rows = read_history(config.models_folder)
-    assert [row["step"] for row in rows] == list(range(1, 81))
+    assert [row["step"] for row in rows] == list(range(1, 61))
 
     one = dataclasses.replace(config, run_name="one")
     make_run(one, stop_at(2)).run()
@@ -126,16 +126,16 @@ def test_two_processes_train_stop_together_and_continue_with_the_same_bits(tiny_
     step = len(read_history(parts.models_folder))
     [path] = parts.models_folder.glob("step_*")
     facts = read_facts(path)
-    assert facts["step"] == step < 80 and facts["processes"] == 2
+    assert facts["step"] == step < 60 and facts["processes"] == 2
     assert facts["buffers"].keys() == {f"fake_{domain}_buffer.{rank}" for domain in "AB" for rank in range(2)}
     process = torchrun("-m", "cyclegan_lib.train", *options(parts))
     out, err = process.communicate(timeout=240)
-    assert process.returncode == 0 and f"after step {step} of 80" in out, err
+    assert process.returncode == 0 and f"after step {step} of 60" in out, err
     assert left_by(parts) == left_by(config)
 
-    alone = dataclasses.replace(parts, num_epochs=41)
-    assert make_run(alone).run().step == 82, "one process continues from what two have left"
-    assert names(parts.models_folder) == ["epoch_20", "epoch_40", "epoch_41"]
+    alone = dataclasses.replace(parts, num_epochs=31)
+    assert make_run(alone).run().step == 62, "one process continues from what two have left"
+    assert names(parts.models_folder) == ["epoch_15", "epoch_30", "epoch_31"]
 
 
 LAUNCHED = """

@@ -77,14 +77,14 @@ def test_a_file_that_may_not_grow(data_root, tmp_path, peace):
 
 
 def test_nothing_grows(data_root, tmp_path):
-    """500 steps in a process of their own, so that what other tests left does not count."""
+    """300 steps in a process of their own, so that what other tests left does not count."""
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("needs /proc to look at its own memory")
     script = (
         "import sys; from pathlib import Path; from torture import check_growth, grows, make_config\n"
         "changes = dict(checkpoint_minutes=0.0, checkpoint_interval=10, sample_interval=20)\n"
         "config = make_config(Path(sys.argv[1]), Path(sys.argv[2]), **changes)\n"
-        "print(check_growth(grows(config, 500, every=75)))"
+        "print(check_growth(grows(config, 300, every=75)))"
     )
     process = start_python("-c", script, data_root, tmp_path)
     _, errors = process.communicate(timeout=300)

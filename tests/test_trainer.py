@@ -131,16 +131,20 @@ def test_after_an_error_what_was_opened_is_closed_and_end_is_not_called(tiny_con
     assert said[-2:] == [("watch", "after_step", 2, 1, 1), "closed"]
 
 
-def test_a_hook_may_set_where_it_starts(tiny_config):
+def test_a_hook_may_set_where_it_starts_and_stop_there(tiny_config):
     class Later(Hook):
         def start(self, trainer):
             trainer.step = 7
 
+    class Never(Hook):
+        def start(self, trainer):
+            trainer.stop()
+
     said = []
     trainer = Trainer(tiny_config(), [Later(), Watch(said)]).run()
     assert [what[2] for what in said if what[1] == "after_step"] == [8, 9]
-    data = UnpairedDataset(tiny_config().dataset_folder, (32, 32))
-    assert [data.path("A", n) for n in trainer.batch_numbers[7]] == [data.path("A", n) for n in (14, 15)]
+    assert list(trainer.batch_numbers[7]) == [14, 15]
+    assert Trainer(tiny_config(), [Never()]).run().step == 0
 
 
 def test_max_steps_ends_within_an_epoch_with_the_rate_decayed(tiny_config):
