@@ -3,6 +3,7 @@
 import io
 import stat
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,14 +86,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_bad_archive_is_named_and_leaves_nothing_behind(site, tmp_path, name):
+def test_a_bad_archive_is_named_and_leaves_nothing_behind(site, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(download, "MOST_FILES", 50)
+    monkeypatch.setattr(download, "MOST_BYTES", 10**6)
     content, said = HOSTILE[name]
     folder, address = site
     (folder / "bad.zip").write_bytes(content())
     (tmp_path / "data").mkdir()
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError) as error:
-        download.download(tmp_path / "data" / "bad", f"{address}/bad.zip", most_files=50, most_bytes=10**6)
+        download.download(tmp_path / "data" / "bad", f"{address}/bad.zip")
     assert said in str(error.value) and f"{address}/bad.zip" in str(error.value) and "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -121,5 +124,5 @@ def test_unknown_names_and_names_that_climb_are_refused(tmp_path, capsys):
 
 
 def test_the_readme_of_data_names_every_data_set_of_the_paper():
-    text = (download.Path(__file__).parents[1] / "data" / "README.md").read_text()
+    text = (Path(__file__).parents[1] / "data" / "README.md").read_text()
     assert all(f"`{name}`" in text for name in check.PAPER) and download.ADDRESS.format(name="<name>") in text

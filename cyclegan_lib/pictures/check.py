@@ -1,9 +1,7 @@
-"""A data set is checked before anything is trained on it: every picture is read, and what tells A from B is named."""
+"""Checks a data set before anything is trained on it: every picture is read, and what tells A from B is named."""
 
-import contextlib
 import hashlib
-import os
-import shutil
+import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -12,9 +10,9 @@ import torch
 from PIL import Image
 
 from cyclegan_lib.datasets import find_pictures, load_split, map_pictures
-from cyclegan_lib.errors import UserError, plain_name
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.reading import read_picture
-from cyclegan_lib.water2wine.dataset import SPLITS, drawn_size, read_scenes, write_dataset
+from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, read_scenes, write_dataset
 
 TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
 GENERATED = "water2wine"  # the data set that needs no download: it is drawn
@@ -24,46 +22,19 @@ PAPER = (
 )  # fmt: skip
 
 
-def dataset_folder(data_root, name):
-    """`data_root`/`name`; the name cannot lead out of `data_root`."""
-    return Path(data_root) / plain_name("dataset_name", name)
-
-
-@contextlib.contextmanager
-def new_folder(root):
-    """A path to make a folder at, which becomes the new folder `root` at the end. After an error nothing is left.
-
-    The folder above that path exists, and is there for whatever else is needed until then.
-    """
-    root = Path(root)
-    if root.exists():
-        raise UserError(f"{root} exists already; remove it or choose another name")
-    workshop = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(workshop, ignore_errors=True)
-    workshop.mkdir(parents=True)
-    try:
-        yield workshop / root.name
-        os.replace(workshop / root.name, root)
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
-
-
 def prepare_dataset(data_root, name, pixels=64):
-    """The folder of a data set, checked; water2wine is drawn, with sides of `pixels`, if it isn't there yet.
-
-    Raises:
-        UserError: a line for each thing that is wrong with it.
-    """
+    """The folder of a data set, checked (`check_dataset`); water2wine is drawn, `pixels` a side, if it is missing."""
     root = dataset_folder(data_root, name)
     if Path(data_root).exists() and not Path(data_root).is_dir():
         raise UserError(f"--data_root {data_root} is a file, not a folder of data sets")
     if name == GENERATED and not root.exists():
         print(f"drawing {root} …", flush=True)
         write_dataset(root, size=pixels)
-    if (root / "scenes.json").is_file():
+    scenes = root / "scenes.json"
+    if scenes.is_file():
         read_scenes(root)  # the scores at the end need them: better to know now
-    warnings, drawn = check_dataset(root)["warnings"], drawn_size(root)
-    if drawn and drawn < pixels:
+    warnings = check_dataset(root)["warnings"]
+    if scenes.is_file() and (drawn := json.loads(scenes.read_text())["size"]) < pixels:
         again = f"cyclegan scenes --data_root {data_root} --dataset_name {name} --size {pixels} --overwrite"
         warnings.append(f"{root} was drawn at {drawn} pixels and is scaled up to {pixels}; for sharp pictures: {again}")
     for warning in warnings:
@@ -74,35 +45,28 @@ def prepare_dataset(data_root, name, pixels=64):
 def check_dataset(root):
     """Read every picture of a data set to its end.
 
-    Returns:
-        {"splits": {split: number of pictures}, "sizes": Counter of (width, height),
-        "modes": Counter of Pillow modes, "warnings": [str]}
-
-    Raises:
-        UserError: a line for each missing or empty folder and each unreadable file.
+    Returns {"splits": {split: number of pictures}, "sizes": Counter of (width, height), "modes": Counter of Pillow's,
+    "warnings": [str]}. Raises `UserError`, a line for each missing or empty folder and each unreadable file.
     """
     root = Path(root)
-    missing = [str(root / split) for split in SPLITS if not (root / split).is_dir()]
-    if missing:
-        name = root.name + ("" if root.parent == Path("data") else f" --data_root {root.parent}")
-        how = "cyclegan collect A B makes it of two folders, cyclegan crops A.jpg B.jpg of two pictures"
-        is_offered = root.name in PAPER and not root.exists()
-        how = f"cyclegan download {name} fetches it" if is_offered else f"{how}, with --dataset_name {name}"
+    if missing := [str(root / split) for split in SPLITS if not (root / split).is_dir()]:
+        name = root.name if root.parent == Path("data") else f"{root.name} --data_root {root.parent}"
+        how = f"cyclegan collect A B or cyclegan crops A.jpg B.jpg makes it, with --dataset_name {name}"
+        if root.name in PAPER and not root.exists():
+            how = f"cyclegan download {name} fetches it"
         raise UserError(f"no folder {', '.join(missing)}; {how}")
     paths = {split: find_pictures(root / split) for split in SPLITS}
     nothing = "no pictures in it that Pillow can read (JPEG, PNG, WebP, TIFF, …)"
-    empty = [f"{root / split}: {nothing}" for split in SPLITS if not paths[split]]
-    if empty:
+    if empty := [f"{root / split}: {nothing}" for split in SPLITS if not paths[split]]:
         raise UserError("\n".join(empty))
-
-    everything = [path for split in SPLITS for path in paths[split]]
+    everything = sum(paths.values(), [])
     sizes, modes, hashes = zip(*map_pictures(_describe, everything, f"checking {root}"), strict=True)
     hash_of, warnings = dict(zip(everything, hashes, strict=True)), []
     for domain in "AB":
         in_train = {hash_of[path]: path for path in paths[f"train{domain}"]}
         copies = [path for path in paths[f"test{domain}"] if hash_of[path] in in_train]
         warnings += [f"{path} is the same file as {in_train[hash_of[path]]}" for path in copies]
-    counts = {split: len(paths[split]) for split in SPLITS}
+    counts = {split: len(of_split) for split, of_split in paths.items()}
     return {"splits": counts, "sizes": Counter(sizes), "modes": Counter(modes), "warnings": warnings}
 
 
@@ -110,6 +74,16 @@ def _describe(path):
     size = read_picture(path).size
     with Image.open(path) as original:
         return size, original.mode, hashlib.sha256(path.read_bytes()).digest()
+
+
+def summary(root, report):
+    """What `check_dataset` found, in a few lines."""
+    splits = ", ".join(f"{count} in {split}" for split, count in report["splits"].items())
+    sizes = ", ".join(f"{w}×{h} ({count})" for (w, h), count in report["sizes"].most_common(4))
+    more = f" and {len(report['sizes']) - 4} more" if len(report["sizes"]) > 4 else ""
+    modes = ", ".join(f"{mode} ({count})" for mode, count in report["modes"].most_common())
+    warnings = [f"warning: {warning}" for warning in report["warnings"]]
+    return "\n".join([f"{root}: {splits}", f"sizes: {sizes}{more}", f"modes: {modes}", *warnings])
 
 
 # Numbers that every picture has: (N, 3, H, W) in [-1, 1] → (N,). What tells A from B, a translation changes.
@@ -124,11 +98,7 @@ STATISTICS = {
 
 
 def separations(root, size=64, limit=400):
-    """How well each of `STATISTICS` alone tells trainA from trainB: {name: (accuracy, its standard error)}.
-
-    Pictures are resized to `size` × `size`, at most `limit` of a side. Of less than ten nothing
-    can be said: {}.
-    """
+    """How well each of `STATISTICS` alone tells trainA from trainB: {name: as `separation`}; {} for a handful."""
     A, B = (load_split(root, f"train{domain}", (size, size), limit=limit, read=read_picture) for domain in "AB")
     if min(len(A), len(B)) < 10:
         return {}
@@ -136,11 +106,7 @@ def separations(root, size=64, limit=400):
 
 
 def separation(number_A, number_B):
-    """How often a threshold is right about pictures that it was not chosen on: (accuracy, standard error).
-
-    The threshold is chosen on every other number (N,), (M,) and tried on the rest, and the other
-    way round. Both sides count alike: 0.5 is a guess.
-    """
+    """How often a threshold is right about numbers that it was not chosen on (0.5: a guess): (accuracy, its error)."""
     halves = [(number_A[start::2], number_B[start::2]) for start in (0, 1)]
     right = [_right(*tried, *_best_threshold(*chosen)) for chosen, tried in (halves, halves[::-1])]
     sides = [torch.cat(side).double() for side in zip(*right, strict=True)]
@@ -156,10 +122,9 @@ def _right(number_A, number_B, threshold, sign):
 def _best_threshold(number_A, number_B):
     """(threshold, sign) that are right most often; half way between two of the numbers."""
     found, numbers = [], torch.cat([number_A, number_B]).sort().values
-    candidates = ((numbers[1:] + numbers[:-1]) / 2)[:, None]
+    candidates = (numbers[1:] + numbers[:-1]) / 2
     for sign in (1, -1):
-        right_A, right_B = _right(number_A, number_B, candidates, sign)
-        accuracy = right_A.double().mean(1) + right_B.double().mean(1)
+        accuracy = sum(right.double().mean(1) for right in _right(number_A, number_B, candidates[:, None], sign))
         found.append((accuracy.max().item(), candidates[accuracy.argmax()].item(), sign))
     return max(found)[1:]
 
@@ -169,16 +134,11 @@ def describe_separations(found):
     if not found:
         return "too few training pictures to say whether a global statistic tells A from B"
     ranked = sorted(found.items(), key=lambda item: -item[1][0])
-    telling = [(name, accuracy) for name, (accuracy, error) in ranked if accuracy - 2 * error > TELLING]
-    if not telling:
-        name, (accuracy, _) = ranked[0]
-        return f"no global statistic tells A from B well (the best: {name}, right about {accuracy:.0%}; a guess: 50%)"
     warning = "warning: {} alone tells A from B in {:.0%} of the pictures; expect the translation to change it"
-    return "\n".join(warning.format(*statistic) for statistic in telling)
-
-
-def command(args):
-    print_report(args.folder)
+    telling = [warning.format(name, share) for name, (share, error) in ranked if share - 2 * error > TELLING]
+    name, (share, _) = ranked[0]
+    best = f"no global statistic tells A from B well (the best: {name}, right about {share:.0%}; a guess: 50%)"
+    return "\n".join(telling or [best])
 
 
 def print_report(root):
@@ -187,12 +147,5 @@ def print_report(root):
     print(describe_separations(separations(root)))
 
 
-def summary(root, report):
-    """What `check_dataset` found, in a few lines."""
-    splits = ", ".join(f"{count} in {split}" for split, count in report["splits"].items())
-    sizes = ", ".join(f"{w}×{h} ({count})" for (w, h), count in report["sizes"].most_common(4))
-    rest = len(report["sizes"]) - 4
-    modes = ", ".join(f"{mode} ({count})" for mode, count in report["modes"].most_common())
-    lines = [f"{root}: {splits}", f"sizes: {sizes}" + (f" and {rest} more" if rest > 0 else ""), f"modes: {modes}"]
-    lines += [f"warning: {warning}" for warning in report["warnings"]]
-    return "\n".join(lines)
+def command(args):
+    print_report(args.folder)

@@ -8,23 +8,19 @@ from PIL import Image
 
 from cyclegan_lib.datasets import map_pictures
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.check import check_dataset, dataset_folder, new_folder, summary
+from cyclegan_lib.pictures.check import check_dataset, summary
 from cyclegan_lib.pictures.reading import read_picture
-from cyclegan_lib.water2wine.dataset import SPLITS
+from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, new_folder
 
 TEST_BAND = (0.375, 0.625)  # of a picture's longer side: the middle, for test crops
 CROP_SIDES = (0.15, 0.45)  # of a picture's shorter side
 
 
 def write_crops(picture_A, picture_B, root, num_train=400, num_test=100, size=128, seed=0):
-    """Cut two large pictures into an unpaired data set in `root`.
+    """Cut two large pictures into an unpaired data set in the new folder `root`, and return its path.
 
-    Crops are square, at random places and of random scale, resized to `size` pixels. Test crops
-    come from the middle quarter of the picture's longer side, and training crops from the two
-    parts beside it: no pixel is in both. `crops.json` says where each was cut.
-
-    Raises:
-        UserError: for a picture that cannot be read or is too small, or if `root` exists already.
+    Crops are square, of random places and scales, resized to `size` pixels; `crops.json` says where each was cut. Test
+    crops come from `TEST_BAND`, training crops from beside it. Raises `UserError` for an unreadable or small picture.
     """
     with new_folder(root) as new:
         images = map_pictures(read_picture, [picture_A, picture_B], "reading")
@@ -47,8 +43,7 @@ def _random_box(picture_size, is_test, rng):
     """(left, top, right, bottom) of a square inside the part for testing or one of those for training."""
     longer, shorter = max(picture_size), min(picture_size)
     first, last = (round(share * longer) for share in TEST_BAND)
-    parts = [(first, last)] if is_test else [(0, first), (last, longer)]
-    start, end = parts[rng.integers(len(parts))]
+    start, end = (first, last) if is_test else [(0, first), (last, longer)][rng.integers(2)]
     low, high = (share * shorter for share in CROP_SIDES)
     side = round(float(np.exp(rng.uniform(np.log(low), np.log(min(high, end - start))))))
     along, across = int(rng.integers(start, end - side + 1)), int(rng.integers(shorter - side + 1))

@@ -4,39 +4,30 @@ import http.client
 import shutil
 import socket
 import stat
-import urllib.error
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import torch
 
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.check import PAPER, check_dataset, dataset_folder, new_folder, summary
+from cyclegan_lib.pictures.check import PAPER, check_dataset, summary
+from cyclegan_lib.water2wine.dataset import dataset_folder, new_folder
 
 ADDRESS = "http://efrosgans.eecs.berkeley.edu/cyclegan/datasets/{name}.zip"
 MOST_FILES, MOST_BYTES = 100_000, 20 * 1024**3  # of an archive, unpacked; the paper's are far smaller
 STALLED = 60  # seconds without a byte
 
 
-def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
-    """Fetch a zip of a data set and unpack it into the new folder `root`, which appears only once it is complete.
-
-    Args:
-        root: the folder; its name is the data set's.
-        url: the archive's address; None: where the authors offer the data set of that name.
-
-    Raises:
-        UserError: if `root` exists already, its name is unknown and there is no `url`, the archive
-            cannot be had, or it is not one that may be unpacked; `root` is not made then.
-    """
-    root = Path(root)
+def download(root, url=None):
+    """Fetch a zip, by default of the paper's data set of that name, and unpack it into the new folder `root`."""
     if url is None and root.name not in PAPER:
         raise UserError(f"{root.name}: no data set of the paper; there are {', '.join(PAPER)}, or give a --url")
     url = url or ADDRESS.format(name=root.name)
     with new_folder(root) as new:
-        unpacked = new.with_name("unpacked")
-        unpack(fetch(url, new.parent), unpacked, url, most_files, most_bytes)
+        archive, unpacked = new.with_name("archive.zip"), new.with_name("unpacked")
+        fetch(url, archive)
+        unpack(archive, unpacked, url)
         for folder in (unpacked, *sorted(unpacked.glob("*"))):
             if (folder / "trainA").is_dir() and (folder / "trainB").is_dir():
                 folder.rename(new)
@@ -44,32 +35,22 @@ def download(root, url=None, most_files=MOST_FILES, most_bytes=MOST_BYTES):
         raise UserError(f"{url}: no folders trainA and trainB in the archive")
 
 
-def fetch(url, folder, name="archive.zip"):
-    """Download a file, with a bar. Returns its path in `folder`.
-
-    A connection that breaks off is not always noticed: check the file before it is used.
-    """
+def fetch(url, path):
+    """Download a file to `path`, with a bar. It may have been cut off unnoticed: check it before it is used."""
     if not url.startswith(("http://", "https://")):
         raise UserError(f"{url}: cannot be downloaded (it begins with neither http:// nor https://)")
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(STALLED)
     try:
-        torch.hub.download_url_to_file(url, folder / name)
+        torch.hub.download_url_to_file(url, path)
     except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = error.reason if type(error) is urllib.error.URLError else error
-        raise UserError(f"{url}: cannot be downloaded ({str(reason) or type(error).__name__})") from None
+        raise UserError(f"{url}: cannot be downloaded ({str(error) or type(error).__name__})") from None
     finally:
         socket.setdefaulttimeout(before)
-    return folder / name
 
 
-def unpack(archive, target, url, most_files=MOST_FILES, most_bytes=MOST_BYTES):
-    """Unpack a zip into the new folder `target`. Every entry is looked at before the first is written.
-
-    Raises:
-        UserError: naming the first entry that leads out of `target`, is a link or is encrypted;
-            for too many files or bytes, or a file that is no zip, is damaged or was cut short.
-    """
+def unpack(archive, target, url):
+    """Unpack a zip, which came from `url`, into the new folder `target`, after a look at every entry of it."""
     try:
         with zipfile.ZipFile(archive) as contents:
             entries = contents.infolist()
@@ -77,11 +58,9 @@ def unpack(archive, target, url, most_files=MOST_FILES, most_bytes=MOST_BYTES):
                 if what := forbidden(entry):
                     raise UserError(f"{url}: {entry.filename!r} in the archive {what}; nothing was unpacked")
             total, free = sum(entry.file_size for entry in entries), shutil.disk_usage(target.parent).free
-            if len(entries) > most_files or total > min(most_bytes, free):
-                raise UserError(
-                    f"{url}: the archive holds {len(entries):,} files of {total:,} bytes, which is too much: at most "
-                    f"{most_files:,} of {most_bytes:,} are unpacked, and {free:,} bytes are free; nothing was unpacked"
-                )
+            if len(entries) > MOST_FILES or total > min(MOST_BYTES, free):
+                limits = f"at most {MOST_FILES:,} of {MOST_BYTES:,} are unpacked, and {free:,} bytes are free"
+                raise UserError(f"{url}: holds {len(entries):,} files of {total:,} bytes; {limits}")
             contents.extractall(target)  # zipfile never writes more of an entry than it was said to hold
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
         with open(archive, "rb") as file:

@@ -1,11 +1,4 @@
-"""How good is a translation of photographs, where nobody knows the right answer?
-
-No single number says it. Each of these measures something else: how far statistics of the fakes are
-from those of real pictures, beside what doing nothing would give and what two real sets differ by;
-whether fakes are copies of training pictures; and KID and FID where their network can be had.
-
-Pictures are (N, C, H, W) in [-1, 1].
-"""
+"""Several views of translations whose right answers nobody knows. Pictures are (N, C, H, W) in [-1, 1]."""
 
 import warnings
 from pathlib import Path
@@ -16,10 +9,11 @@ import torch.nn.functional as F
 from cyclegan_lib.datasets import find_pictures, load_split
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_tensors
-from cyclegan_lib.pictures.check import STATISTICS, dataset_folder
+from cyclegan_lib.pictures.check import STATISTICS
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.translate import to_uint8
 from cyclegan_lib.pictures.weights import load_generator, weights_file
+from cyclegan_lib.water2wine.dataset import dataset_folder
 
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
@@ -28,11 +22,7 @@ NEAR = 0.05  # the share of real test pictures that count as copies of a trainin
 
 
 def wasserstein(x, y):
-    """How far numbers would have to be moved, on average, to turn one sample into the other.
-
-    The Wasserstein-1 distance of two samples of any size, (N,) and (M,): the mean distance of their
-    quantiles, in the unit of the numbers.
-    """
+    """The Wasserstein-1 distance of two samples of any size: the mean distance of their quantiles, in their unit."""
     return (_quantiles(x) - _quantiles(y)).abs().mean().item()
 
 
@@ -44,13 +34,7 @@ def _quantiles(x):
 
 
 def distances(pictures, real):
-    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance}.
-
-    Of every picture's brightness, contrast, … (`check.STATISTICS`, colour pictures only), and of all
-    pixels' values and of the differences between neighbouring pixels. 0: the same distribution;
-    all are in units of pixels from -1 to 1. Each number measures one thing: pictures that differ in one
-    do not look like `real`, but pictures that agree in all of them can still be nonsense.
-    """
+    """How far `pictures` are from looking like `real`: {statistic: Wasserstein distance}; nonsense can agree in all."""
     pairs = list(zip(pictures.unbind(1), real.unbind(1), strict=True))
     statistics = STATISTICS if len(pairs) == 3 else {}
     return {
@@ -66,10 +50,7 @@ def gradients(pictures):
 
 
 def nearest(pictures, train):
-    """For each picture the training picture that is most like it: (indices, distances), each (N,).
-
-    Compared as thumbnails of 16 pixels, as they are and mirrored: the mean |difference|.
-    """
+    """For each picture the training picture most like it, or its mirror image: (indices, mean |difference|), (N,)."""
     small, mirrored, small_train = (
         F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
         for some in (pictures, pictures.flip(3), train)
@@ -79,27 +60,15 @@ def nearest(pictures, train):
 
 
 def copied(fakes, test, train):
-    """The share of fakes that are nearer to a training picture than all but 5 % of the real test pictures.
-
-    Far more than 0.05 means that the generator repeats what it saw.
-    """
+    """The share of fakes nearer to a training picture than 95 % of real test pictures are: far above 0.05, copies."""
     limit = nearest(test, train)[1].quantile(NEAR)
     return (nearest(fakes, train)[1] < limit).double().mean().item()
 
 
 def inception_scores(fakes, real, feature=2048):
-    """KID and FID of colour pictures, by torchmetrics and its Inception network: {"KID", "KID_std", "FID"}.
-
-    Args:
-        feature: torchmetrics': a layer of its Inception network, whose weights (90 MB) are downloaded
-            once; or a network of one's own, (N, 3, H, W) uint8 → (N, features).
-
-    Raises:
-        UserError: if torchmetrics is not installed or the weights cannot be had.
-    """
+    """{"KID", "KID_std", "FID"} of colour pictures. `feature`: a layer of torchmetrics' Inception, or a network."""
     # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # KID draws its subsets
         try:
             from torchmetrics.image.fid import FrechetInceptionDistance
@@ -110,8 +79,7 @@ def inception_scores(fakes, real, feature=2048):
         except ImportError:
             raise UserError('KID and FID need packages: pip install "torchmetrics[image]"') from None
         except OSError as error:
-            reason = getattr(error, "reason", error)
-            raise UserError(f"the weights for KID and FID cannot be downloaded ({reason})") from None
+            raise UserError(f"the weights for KID and FID cannot be downloaded ({error})") from None
         for score in scores:
             for pictures, is_real in ((real, True), (fakes, False)):
                 for batch in to_uint8(pictures).split(32):
@@ -121,19 +89,9 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """What can be said of the translations of test pictures.
+    """Translations, judged: `.pictures`, `.copied`, and `.table`: {statistic: distances of the others to `target`}."""
 
-    Args:
-        real, fake: test pictures, and what the generator made of them.
-        target, train: test and training pictures of the domain that `fake` should look like.
-
-    Attributes:
-        pictures: these four by name.
-        table: {statistic: (doing nothing, the translation, `train`)}, distances to `target`.
-        copied: as `copied` gives it.
-    """
-
-    def __init__(self, real, fake, target, train, direction="AtoB"):
+    def __init__(self, real, fake, target, train, direction):
         self.source, self.target = direction[0], direction[-1]
         self.pictures = {"real": real, "fake": fake, "target": target, "train": train}
         columns = [distances(pictures, target) for pictures in (real, fake, train)]
@@ -150,24 +108,14 @@ class Judgement:
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
-        real, fake = self.pictures["real"][:count], self.pictures["fake"][:count]
-        nearest_train = self.pictures["train"][nearest(fake, self.pictures["train"])[0]]
-        rows = {f"real {self.source}": real, f"fake {self.target}": fake}
-        return {**rows, f"the nearest of\ntrain{self.target}": nearest_train}
+        real, fake, train = (self.pictures[name] for name in ("real", "fake", "train"))
+        rows = {f"real {self.source}": real[:count], f"fake {self.target}": fake[:count]}
+        return {**rows, f"the nearest of\ntrain{self.target}": train[nearest(fake[:count], train)[0]]}
 
 
 @torch.inference_mode()
 def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
-    """Translate the test pictures of a data set and judge them: a `Judgement`.
-
-    Args:
-        source: as `weights.load_generator` takes it.
-        root, size: the data set's folder and (H, W); None: those that a run here was trained on.
-        limit: pictures at most of each folder.
-
-    Raises:
-        UserError: if there is no such network or data set, or it is not known which data set is meant.
-    """
+    """A `Judgement` of the test pictures in the data set `root`; it and `size` (H, W) default to the training's."""
     path = weights_file(source)
     G = load_generator(path, direction).to(device)
     facts = read_tensors(path, "no tensor begins like this")[1] if path.suffix == ".safetensors" else {}
@@ -176,8 +124,7 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])
     size = size or (facts["img_height"], facts["img_width"])
     splits = f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"
-    missing = [str(root / split) for split in splits if not find_pictures(root / split)]
-    if missing:
+    if missing := [str(root / split) for split in splits if not find_pictures(root / split)]:
         raise UserError(f"no pictures in {', '.join(missing)}; give --dataset or --data_root")
     channels = G.model[1].in_channels
     real, target, train = (load_split(root, split, size, channels, limit, read_picture) for split in splits)

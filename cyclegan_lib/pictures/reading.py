@@ -7,18 +7,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cyclegan_lib.errors import UserError
 
-# `open_upright` refuses such pictures by name; Pillow's warning would only come on top of it.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_upright` refuses them by name
 
 
 def read_picture(path, channels=3):
-    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright.
-
-    EXIF rotation is applied, transparency laid onto white, 16-bit values scaled to 8.
-
-    Raises:
-        UserError: naming the file, if it cannot be read to its end.
-    """
+    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright, on white. Raises `UserError`, naming it."""
     image = open_upright(path)
     if is_transparent(image):
         image = image.convert("RGBA")
@@ -39,18 +32,19 @@ def open_upright(path):
                 raise Image.DecompressionBombError
             return _to_8_bits(ImageOps.exif_transpose(image))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        what = "no such file"
     except UnidentifiedImageError:
-        raise UserError(f"{path}: not a picture that Pillow can read") from None
+        what = "not a picture that Pillow can read"
     except Image.DecompressionBombError:
-        raise UserError(f"{path}: more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down") from None
+        what = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down"
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        what = f"cannot be read ({error})"
+    raise UserError(f"{path}: {what}")
 
 
 def _to_8_bits(image):
     """16-bit, 32-bit and float greys → "L"; Pillow's own conversion would clip them at 255."""
-    if not (image.mode == "F" or image.mode.startswith("I")):
+    if image.mode != "F" and not image.mode.startswith("I"):
         return image
     values = np.nan_to_num(np.asarray(image).astype(np.float64))
     if image.mode == "F" and values.max(initial=0) <= 1:

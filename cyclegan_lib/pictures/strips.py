@@ -1,14 +1,7 @@
 """A generator on a picture of any size, strip by strip: the same numbers in little memory.
 
-An InstanceNorm needs the mean and the variance of a whole picture, so a large one cannot be cut
-into tiles that are translated apart: each tile would be normalised by itself, and seams appear.
-Here every layer is asked for a few rows at a time, and asks the layer below for the rows that it
-needs; a norm first goes through all rows of what is below it. So all of the picture is normalised
-alike, a convolution sees its true neighbours, and there is no seam to hide.
-
-Maps of the residual blocks, a quarter of the picture's side, are kept. Those near the picture's
-own size are too large for that, and are computed again for each norm behind them: about an eighth
-more work (for 64 channels and nine blocks).
+Tiles translated apart would have seams: an InstanceNorm needs the mean and variance of a whole picture. So every layer
+is asked for a few rows at a time, and asks the layer below; a norm first goes through all rows. Small maps are kept.
 """
 
 from collections.abc import Callable
@@ -29,17 +22,11 @@ HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
 
 @dataclass
 class Layer:
-    """A map that can be computed some rows at a time.
+    """A map that can be computed some rows at a time."""
 
-    Attributes:
-        rows: (first, last) → rows first to last - 1: (1, channels, last - first, width).
-        height: how many rows there are.
-        scale: how many rows of the picture stand for one of these.
-    """
-
-    rows: Callable
-    height: int
-    scale: int
+    rows: Callable  # (first, last) → rows first to last - 1: (1, channels, last - first, width)
+    height: int  # how many rows there are
+    scale: int  # how many rows of the picture stand for one of these
 
     def strips(self, size):
         """Yield (first, last, the rows between) for the whole map, `size` rows of the picture at a time."""
@@ -47,16 +34,6 @@ class Layer:
         for first in range(0, self.height, step):
             last = min(first + step, self.height)
             yield first, last, self.rows(first, last)
-
-
-def picture(pixels, device):
-    """(1, channels, H, W) in [-1, 1], or uint8; moved to `device` a strip at a time."""
-
-    def rows(first, last):
-        strip = pixels[:, :, first:last].to(device)
-        return to_signed(strip) if strip.dtype == torch.uint8 else strip
-
-    return Layer(rows, pixels.shape[2], 1)
 
 
 def convolved(source, conv, reflect):
@@ -84,8 +61,8 @@ def upsampled(source, conv):
     return Layer(rows, 2 * source.height, source.scale // 2)
 
 
-def normalised(source, size, eps=1e-5):
-    """An `nn.InstanceNorm2d` without scale, over all rows of its source; `eps` as torch's."""
+def normalised(source, size):
+    """An `nn.InstanceNorm2d` without scale, over all rows of its source."""
     count = total = squares = 0
     for _, _, strip in source.strips(size):
         total = total + strip.double().sum((2, 3), keepdim=True)
@@ -93,7 +70,7 @@ def normalised(source, size, eps=1e-5):
         count += strip.shape[2] * strip.shape[3]
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
-    mean, factor = mean.float(), (variance + eps).rsqrt().float()
+    mean, factor = mean.float(), (variance + 1e-5).rsqrt().float()  # as torch's
     return pointwise(lambda strip: (strip - mean) * factor, source)
 
 
@@ -122,22 +99,19 @@ def kept_bytes(G, height, width):
 
 @torch.inference_mode()
 def translate_strips(G, pixels, device="cpu"):
-    """What `G` makes of one picture, as `G(pixels)` gives it.
+    """What `G`, on `device`, makes of one picture: yields (first, last, rows first to last - 1 of `G(pixels)`).
 
-    Args:
-        G: a `Generator` on `device`, with no norm at its output or an InstanceNorm without scale.
-        pixels: (1, channels, H, W), float in [-1, 1] or uint8; H and W multiples of 4, from 8 on.
-
-    Yields:
-        (first, last, rows first to last - 1 of the result: (1, channels, last - first, W) on `device`).
-
-    Raises:
-        UserError: for a generator with layers that cannot be computed so.
+    `pixels`: (1, channels, H, W), float in [-1, 1] or uint8, H and W multiples of 4 from 8 on. Raises `UserError` for
+    layers that cannot be computed so: an output norm with a scale.
     """
     _, _, height, width = pixels.shape
-    size = max(8, STRIP_PIXELS // width // 4 * 4)
-    _, dtype = kept_bytes(G, height, width)
-    yield from _build(G.model, picture(pixels, device), size, dtype).strips(size)
+
+    def rows(first, last):
+        strip = pixels[:, :, first:last].to(device)
+        return to_signed(strip) if strip.dtype == torch.uint8 else strip
+
+    size, dtype = max(8, STRIP_PIXELS // width // 4 * 4), kept_bytes(G, height, width)[1]
+    yield from _build(G.model, Layer(rows, height, 1), size, dtype).strips(size)
 
 
 def _build(modules, layer, size, dtype):
@@ -155,8 +129,7 @@ def _build(modules, layer, size, dtype):
         elif isinstance(module, fast.InstanceNorm) or (type(module) is nn.InstanceNorm2d and not module.affine):
             layer = normalised(layer, size)
         elif isinstance(module, ResidualBlock):
-            block = _build(module.conv_block, layer, size, dtype)
-            layer = kept(pointwise(torch.add, layer, block), size, dtype)
+            layer = kept(pointwise(torch.add, layer, _build(module.conv_block, layer, size, dtype)), size, dtype)
         elif isinstance(module, nn.ReLU | nn.Tanh):
             layer = pointwise(torch.relu if isinstance(module, nn.ReLU) else torch.tanh, layer)
         else:

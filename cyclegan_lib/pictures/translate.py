@@ -19,25 +19,12 @@ from cyclegan_lib.pictures.weights import load_generators
 from torchvision.transforms.v2 import functional as TF
 
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
-LEAST_SIDE = 8  # of what a generator is given; smaller pictures are padded
 BESIDES = 1.5 * 1024**3  # bytes that Python, the networks, the picture and one strip take, about
-FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".bmp": "BMP",
-}
+FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}
 
 
 def translate_image(G, image):
-    """What `G` makes of a Pillow image: an image of the same size, "RGB" or "L" as `G` was trained.
-
-    A side that is no multiple of 4, or below 8, is padded by reflection, again and again if need
-    be, and what was padded is cut off the result.
-    """
+    """What `G` makes of a Pillow image: an image of the same size, "RGB" or "L" as `G` was trained."""
     return TF.to_pil_image(translate_pixels(G, image_to_pixels(G, image)[None])[0])
 
 
@@ -48,22 +35,18 @@ def image_to_pixels(G, image):
 
 @torch.inference_mode()
 def translate_pixels(G, pixels):
-    """(N, channels, H, W) uint8 of any size → the same, translated, on the CPU.
-
-    Up to `WHOLE_PIXELS`, pictures go through the network as one batch; larger ones alone and strip
-    by strip (`strips.translate_strips`), which gives the same numbers in less memory.
-    """
+    """(N, channels, H, W) uint8 of any size, padded to multiples of 4 from 8 on → the same, translated, on the CPU."""
     device = next(G.parameters()).device
     _, _, height, width = pixels.shape
-    high, wide = (max(LEAST_SIDE, -(-side // 4) * 4) for side in (height, width))
+    high, wide = (max(8, -(-side // 4) * 4) for side in (height, width))
     padding = ((0, 0), (0, 0), (0, high - height), (0, wide - width))
-    padded = torch.from_numpy(np.pad(pixels.numpy(), padding, mode="reflect"))
+    padded = torch.from_numpy(np.pad(pixels.numpy(), padding, mode="reflect"))  # to and fro, where torch refuses
     if high * wide <= WHOLE_PIXELS:
         return to_uint8(G(to_signed(padded.to(device))))[:, :, :height, :width]
     fakes = torch.empty_like(padded)
-    for number in range(len(padded)):
-        for first, last, found in translate_strips(G, padded[number : number + 1], device):
-            fakes[number, :, first:last] = to_uint8(found)[0]
+    for real, fake in zip(padded.split(1), fakes, strict=True):
+        for first, last, found in translate_strips(G, real, device):
+            fake[:, first:last] = to_uint8(found)[0]
     return fakes[:, :, :height, :width]
 
 
@@ -73,26 +56,17 @@ def to_uint8(pictures):
 
 
 def plan(sources, output):
-    """What there is to do: ({where a translation goes: its picture's file}, {file: why it is left out}).
-
-    Args:
-        sources: files, and folders whose pictures are found however deep.
-        output: the folder of the results. Names are kept, and the folders below a folder.
-
-    Raises:
-        UserError: for a source that is not there, nothing to do, two results of one name, a result that would
-            replace an original, or an output folder inside of a source, whose results the next run would translate.
-    """
+    """({where in `output` a translation goes: its picture's file}, {file: why it is left out}); originals are safe."""
     jobs, left_out, output = {}, {}, Path(output)
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
+        if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
             raise UserError(f"--output {output} lies in {source}, whose pictures are translated; choose another")
         folder, pictures = (source, find_pictures(source)) if source.is_dir() else (source.parent, [source])
         for path in pictures:
             target = output / path.relative_to(folder)
-            if target.suffix.lower() not in FORMATS:
+            if target.suffix.lower()[1:] not in FORMATS:
                 target = target.with_name(f"{target.name}.png")
             if jobs.setdefault(target, path) != path:
                 raise UserError(f"{jobs[target]} and {path} would both become {target}; translate one at a time")
@@ -120,41 +94,30 @@ def load(jobs, G, memory, failed):
             width, height = original.size
             needed = BESIDES + kept_bytes(G, height, width)[0]
             if width * height > WHOLE_PIXELS and needed > memory:
-                gigabytes = f"about {needed / 1024**3:.1f} GB; give a larger --memory, or scale it down"
-                raise UserError(f"{width}×{height} pixels need {gigabytes}")
+                raise UserError(f"{width}×{height} pixels need about {needed / 1024**3:.1f} GB; give a larger --memory")
             alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
             # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
             profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-            picture = Loaded(target, image_to_pixels(G, read_picture(source)), alpha, profile)
+            yield Loaded(target, image_to_pixels(G, read_picture(source)), alpha, profile)
         except UserError as error:
             failed[source] = str(error).removeprefix(f"{source}: ")
-        else:
-            yield picture
 
 
-def write(picture, pixels):
-    """Save the result of a `Loaded` picture, uint8 (channels, H, a multiple of its width), atomically."""
-    kind = FORMATS[picture.target.suffix.lower()]
-    if picture.alpha is not None and kind not in ("JPEG", "BMP"):
-        pixels = torch.cat([pixels, picture.alpha.repeat(1, 1, pixels.shape[2] // picture.alpha.shape[2])])
+def write(target, pixels, alpha, profile):
+    """Save uint8 pixels (channels, H, W or a multiple of it), with what a `Loaded` gives back, atomically."""
+    kind = FORMATS[target.suffix.lower()[1:]]
+    if alpha is not None and kind not in ("JPEG", "BMP"):
+        pixels = torch.cat([pixels, alpha.repeat(1, 1, pixels.shape[2] // alpha.shape[2])])
     quality = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    picture.target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(picture.target) as partial:
-        TF.to_pil_image(pixels).save(partial, kind, icc_profile=picture.profile, **quality)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as partial:
+        TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
 
 
-def translate_files(G, jobs, G_back=None, side_by_side=False, batch_size=8, memory=4 * 1024**3, show_bar=True):
-    """Translate every picture of a `plan`'s jobs; those that follow one another in one size go as a batch.
-
-    Args:
-        G_back: if given, what it makes of each result is shown beside it, and the original too.
-        side_by_side: the original and its translation in one picture.
-
-    Returns:
-        {file: why it could not be translated}; all others are written.
-    """
+def translate_files(G, jobs, G_back, side_by_side, batch_size, memory):
+    """Translate a `plan`'s jobs, neighbours of one size as a batch. Returns {file: why it was not translated}."""
     failed = {}
-    bar = tqdm(jobs.items(), unit="picture", dynamic_ncols=True, disable=not show_bar)
+    bar = tqdm(jobs.items(), unit="picture", dynamic_ncols=True)
     for size, pictures in itertools.groupby(load(bar, G, memory, failed), lambda picture: picture.pixels[0].shape):
         while batch := list(itertools.islice(pictures, batch_size if size.numel() <= WHOLE_PIXELS else 1)):
             real = torch.stack([picture.pixels for picture in batch])
@@ -162,7 +125,7 @@ def translate_files(G, jobs, G_back=None, side_by_side=False, batch_size=8, memo
             columns = [real, fake] if side_by_side or G_back else [fake]
             columns += [translate_pixels(G_back, fake)] if G_back else []
             for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
-                write(picture, row)
+                write(*picture._replace(pixels=row))
     return failed
 
 
@@ -170,10 +133,8 @@ def command(args):
     """Exit code 1 if a file was left out."""
     device = resolve_device(args.device)
     jobs, left_out = plan(args.pictures, args.output)
-    existing = [target for target in jobs if target.exists()]
-    if existing and not args.overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{more} exists already; choose another --output, or --overwrite")
+    if not args.overwrite and (existing := next(filter(Path.exists, jobs), None)):
+        raise UserError(f"{existing} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")

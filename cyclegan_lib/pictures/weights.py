@@ -1,9 +1,7 @@
 """Weights in and out: generators of runs, official ones by name, and networks for use elsewhere."""
 
 import importlib.util
-import os
 import sys
-import tempfile
 import warnings
 from pathlib import Path
 
@@ -24,28 +22,19 @@ OFFICIAL_NAMES = (
     "cityscapes_photo2label", "cityscapes_label2photo", "facades_photo2label", "facades_label2photo",
     "iphone2dslr_flower",
 )  # fmt: skip
-# Statistics that instance norms once kept and never used: in some official files.
-UNUSED = ("running_mean", "running_var", "num_batches_tracked")
+UNUSED = ("running_mean", "running_var", "num_batches_tracked")  # of instance norms, in some official files
 # The official code counts domains differently: its G_A makes B of A, and its D_A judges what G_A made.
 OFFICIAL_FILES = {"G_AB": "latest_net_G_A", "G_BA": "latest_net_G_B", "D_A": "latest_net_D_B", "D_B": "latest_net_D_A"}
-EXPORTED_SIZES = ((64, 64), (128, 256), (100, 60))  # at which an export has to agree with PyTorch
-AGREEMENT = 1e-4  # of pictures in [-1, 1]
+AGREEMENT = 1e-4  # of pictures in [-1, 1]: an export has to agree with PyTorch
 LARGEST = 4096  # channels, width and depth of a network, at most: a damaged file may ask for any
 
 
 def load_generator(path_or_name, direction="AtoB"):
-    """A generator, ready to translate, on the CPU.
+    """A generator, ready to translate, on the CPU; a file with a single one has but one direction, "AtoB" or "BtoA".
 
-    Args:
-        path_or_name: `saved_models/<run_name>`, whose newest checkpoint is taken; a checkpoint; a file of
-            ours with a single generator; a `.pth` of the official code, trained with instance norm and
-            without dropout; or a name in `OFFICIAL_NAMES`, whose weights are downloaded once and kept
-            beside those of `torch.hub`.
-        direction: "AtoB" or "BtoA"; a file with a single generator has but one.
-
-    Raises:
-        UserError: naming the file, if it is missing, damaged, holds more than tensors, or is of
-            another architecture; then the first key that differs is named.
+    It is read from `saved_models/<run_name>`, a checkpoint, a file of ours with a single generator, a `.pth` of the
+    official code (instance norm, no dropout), or by a name in `OFFICIAL_NAMES`, downloaded once. Raises `UserError`,
+    naming the file, if it is missing, damaged, holds more than tensors, or is of another architecture.
     """
     return load_network(weights_file(path_or_name), "G_AB" if direction == "AtoB" else "G_BA")
 
@@ -58,11 +47,23 @@ def load_generators(path_or_name, direction="AtoB"):
 
 
 def weights_file(path_or_name):
-    """The file that `load_generator` reads; official weights are downloaded."""
+    """The file that `load_generator` reads; official weights are downloaded, and kept if they can be read."""
     path = Path(path_or_name)
     if path.is_dir():
         return newest(path)
-    return official_file(str(path)) if str(path) in OFFICIAL_NAMES and not path.exists() else path
+    if str(path) not in OFFICIAL_NAMES or path.exists():
+        return path
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / f"cyclegan_{path}.pth"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        address = OFFICIAL.format(name=path)
+        with atomic(kept) as partial:
+            fetch(address, partial)
+            try:
+                read_pth(partial)
+            except UserError:
+                raise UserError(f"{address}: sent no weights, or only a part of them; try again") from None
+    return kept
 
 
 def newest(folder):
@@ -75,22 +76,6 @@ def newest(folder):
     return saved.path
 
 
-def official_file(name):
-    """The file of official weights by their name: downloaded once, and kept only if it can be read."""
-    kept = Path(torch.hub.get_dir()) / "checkpoints" / f"cyclegan_{name}.pth"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        address = OFFICIAL.format(name=name)
-        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
-            partial = fetch(address, Path(folder), "weights.pth")
-            try:
-                read_pth(partial)
-            except UserError:
-                raise UserError(f"{address}: sent no weights, or only a part of them; try again") from None
-            os.replace(partial, kept)
-    return kept
-
-
 def holds(path, name):
     """Whether a file of ours holds a network of this name, "G_AB" say, beside others."""
     return path.suffix == ".safetensors" and bool(read_tensors(path, f"{name}.")[0])
@@ -99,8 +84,7 @@ def holds(path, name):
 def load_network(path, name="G_AB"):
     """A network of a checkpoint, or the only one in a file; ready for use, on the CPU. Raises as `load_generator`."""
     tensors, facts = read_network(path, name) if path.suffix == ".safetensors" else (read_pth(path), {})
-    arguments = architecture(path, tensors, facts)
-    kind = Generator
+    kind, arguments = Generator, architecture(path, tensors, facts)
     if name.startswith("D_"):
         sizes = {key: arguments[key] for key in ("channels", "base_channels")}
         kind, arguments = Discriminator, {**sizes, "first_norm": bool(facts.get("discriminator_instance"))}
@@ -116,14 +100,11 @@ def read_pth(path):
     if not path.is_file():
         raise UserError(f"{path}: no such file; nor is it official weights: {', '.join(OFFICIAL_NAMES)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # by what is wrong with it: UnpicklingError, RuntimeError, EOFError, KeyError, …
-        raise UserError(f"{path}: damaged, or holds more than tensors; nothing else is read, for safety") from None
-    if not isinstance(found, dict) or not all(isinstance(value, torch.Tensor) for value in found.values()):
-        raise UserError(f"{path}: not the weights of one network by their names, as torch.save(G.state_dict()) writes")
-    tensors = {str(key).removeprefix("module."): value for key, value in found.items()}
+        tensors = {key.removeprefix("module."): value.detach() for key, value in found.items()}
+    except Exception:  # UnpicklingError, EOFError, KeyError, …; AttributeError where it's no dict of tensors by names
+        raise UserError(f"{path}: damaged, or holds more than one network's tensors, which is unsafe to read") from None
     return {key: value for key, value in tensors.items() if key.split(".")[-1] not in UNUSED}
 
 
@@ -133,8 +114,7 @@ def architecture(path, tensors, facts):
     if any(name not in facts for name in names):
         first = tensors.get("model.1.weight")
         if first is None or first.ndim != 4:
-            has = f"begins with {next(iter(tensors))}" if tensors else "is empty"
-            raise UserError(f"{path}: another architecture: it has no convolution model.1.weight ({has})")
+            raise UserError(f"{path}: another architecture: it has no convolution model.1.weight")
         blocks = {key.split(".")[1] for key in tensors if ".conv_block." in key}
         return {"channels": first.shape[1], "base_channels": first.shape[0], "num_residual": len(blocks) or 9}
     for name in names[:-1]:
@@ -146,21 +126,10 @@ def architecture(path, tensors, facts):
 
 
 def export(source, to, folder):
-    """Write the networks of a run, a checkpoint or one file for use elsewhere.
+    """Write the networks of a run, a checkpoint or one file (`load_generator`) into `folder`, and return their paths.
 
-    Args:
-        source: as `load_generator` takes it.
-        to: "official": `.pth` files under the official code's names, discriminators too;
-            "onnx": generators that take (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8
-            to 8192. These are compared with PyTorch once they are written.
-        folder: where to.
-
-    Returns:
-        the paths that were written.
-
-    Raises:
-        UserError: as `load_generator`; if a file exists already, a package is missing, the format
-            cannot hold a network, or one that was written gives other pictures.
+    `to`: "official", `.pth` files under the official code's names, discriminators too; or "onnx", generators that take
+    (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8 to 8192, and are compared with PyTorch.
     """
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
     if to == "onnx" and missing:
@@ -188,14 +157,13 @@ def write_onnx(G, path):
 
     channels = G.model[1].in_channels
     count, high, wide = (torch.export.Dim(name, min=least, max=2048) for name, least in (("n", 1), ("h", 2), ("w", 2)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             G, (torch.zeros(2, channels, 64, 64),), path, dynamo=True, verbose=False, external_data=False,
             dynamic_shapes={"x": {0: count, 2: 4 * high, 3: 4 * wide}}, input_names=["real"], output_names=["fake"],
         )  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for number, (height, width) in enumerate(EXPORTED_SIZES):
+    for number, (height, width) in enumerate([(64, 64), (128, 256), (100, 60)]):
         real = torch.rand(1 + number, channels, height, width, generator=torch.Generator().manual_seed(number)) * 2 - 1
         difference = (torch.from_numpy(session.run(None, {"real": real.numpy()})[0]) - G(real)).abs().max().item()
         if not difference <= AGREEMENT:

@@ -1,7 +1,7 @@
 """water2wine as a data set: a folder of drawn pictures, and scenes.json, which describes each of them."""
 
+import contextlib
 import json
-import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -15,71 +15,69 @@ from cyclegan_lib.water2wine.scenes import Scene, render, sample_scene, to_image
 SPLITS = {"trainA": "water", "trainB": "wine", "testA": "water", "testB": "wine"}
 
 
+def dataset_folder(data_root, name):
+    """`data_root`/`name`; the name cannot lead out of `data_root`."""
+    return Path(data_root) / plain_name("dataset_name", name)
+
+
+@contextlib.contextmanager
+def new_folder(root, overwrite=False):
+    """A path, in a folder for what is needed until then, that becomes `root` at the end; an error leaves nothing."""
+    root = Path(root)
+    if root.exists() and not overwrite:
+        raise UserError(f"{root} exists already; remove it or choose another name")
+    workshop = root.with_name(f".{root.name}.partial")
+    shutil.rmtree(workshop, ignore_errors=True)
+    workshop.mkdir(parents=True)
+    try:
+        yield workshop / root.name
+        if overwrite:
+            shutil.rmtree(root, ignore_errors=True)
+        (workshop / root.name).replace(root)
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+
+
 def write_dataset(
     root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0, overwrite=False
 ):
-    """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json.
+    """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json; A is water, B is wine.
 
-    A is water and B is wine. The same arguments give the same bytes, and picture number i
-    does not depend on how many there are. The folder appears only once it is complete.
-
-    Raises:
-        UserError: for a probability outside [0, 1], or if `root` exists (with `overwrite`: if
-            it is anything but a drawn data set).
+    The same arguments give the same bytes, picture i whatever their number, in a folder that appears once complete.
+    Raises `UserError` for an impossible probability, or if `root` exists (`overwrite`: and is no drawn data set).
     """
     root = Path(root)
-    if root.exists() and not overwrite:
-        raise UserError(f"{root} exists already; remove it, or pass --overwrite")
-    if root.exists() and not (root / "scenes.json").is_file():
+    if overwrite and root.exists() and not (root / "scenes.json").is_file():
         raise UserError(f"{root} was not drawn, so it is not overwritten; choose another --dataset_name")
     sample_scene(np.random.default_rng(0), "water", confounding, glass_confounding)  # raises for a wrong probability
-    partial = root.with_name(f".{root.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     record = dict(seed=seed, size=size, confounding=confounding, glass_confounding=glass_confounding, scenes={})
-    for number, (split, liquid) in enumerate(SPLITS.items()):
-        (partial / split).mkdir(parents=True)
-        count = num_train if split.startswith("train") else num_test
-        for i in tqdm(range(count), split, delay=2, leave=False):
-            rng = np.random.default_rng([seed, number, i])
-            scene = sample_scene(rng, liquid, confounding, glass_confounding)
-            name = f"{split}/{i:04d}.png"
-            to_image(render(scene, size)[0]).save(partial / name)
-            record["scenes"][name] = asdict(scene)
-    (partial / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
-    shutil.rmtree(root, ignore_errors=True)
-    os.replace(partial, root)
+    with new_folder(root, overwrite) as new:
+        for number, (split, liquid) in enumerate(SPLITS.items()):
+            (new / split).mkdir(parents=True)
+            for i in tqdm(range(num_train if split.startswith("train") else num_test), split, delay=2, leave=False):
+                rng, name = np.random.default_rng([seed, number, i]), f"{split}/{i:04d}.png"
+                scene = sample_scene(rng, liquid, confounding, glass_confounding)
+                to_image(render(scene, size)[0]).save(new / name)
+                record["scenes"][name] = asdict(scene)
+        (new / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")
     return root
 
 
 def read_scenes(root):
-    """`root`/scenes.json → {"testA/0000.png": Scene, …}, to render masks and counterfactuals from.
-
-    Raises:
-        UserError: if it is damaged, or does not describe the test pictures beside it.
-    """
-    root = Path(root)
+    """`root`/scenes.json → {"testA/0000.png": Scene, …}; a `UserError` if it does not describe the test pictures."""
+    path = Path(root) / "scenes.json"
     try:
-        scenes = json.loads((root / "scenes.json").read_text())["scenes"]
-        scenes = {name: Scene(**fields) for name, fields in scenes.items()}
+        scenes = {name: Scene(**fields) for name, fields in json.loads(path.read_text())["scenes"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{root / 'scenes.json'}: damaged; draw the data set again") from None
-    pictures = {path.relative_to(root).as_posix() for path in root.glob("test[AB]/**/*.png")}
+        raise UserError(f"{path}: damaged; draw the data set again") from None
+    pictures = {picture.relative_to(root).as_posix() for picture in Path(root).glob("test[AB]/**/*.png")}
     if pictures != {name for name in scenes if name.startswith("test")}:
-        raise UserError(f"{root / 'scenes.json'} does not fit the test pictures beside it; draw the data set again")
+        raise UserError(f"{path} does not fit the test pictures beside it; draw the data set again")
     return scenes
 
 
-def drawn_size(root):
-    """The side in pixels that a data set was drawn at; None for one that was not drawn."""
-    path = Path(root) / "scenes.json"
-    return json.loads(path.read_text())["size"] if path.is_file() else None
-
-
 def command(args):
-    """`cyclegan scenes`: draw water2wine."""
-    root = args.data_root / plain_name("dataset_name", args.dataset_name)
-    write_dataset(
-        root, args.num_train, args.num_test, args.size, args.confounding, args.glass_confounding, args.seed,
-        args.overwrite,
-    )  # fmt: skip
+    root = dataset_folder(args.data_root, args.dataset_name)
+    options = {name: value for name, value in vars(args).items() if name not in ("data_root", "dataset_name")}
+    write_dataset(root, **options)
     print(f"{root}: 2 × {args.num_train} training and 2 × {args.num_test} test pictures, {args.size} pixels")

@@ -1,12 +1,4 @@
-"""water2wine, drawn: a scene is a few numbers, and `render` makes a picture of them.
-
-For a photograph nobody knows the right translation. For a drawing we do: it is the same scene
-with the other liquid, its *counterfactual*.
-
-    scene = sample_scene(np.random.default_rng(0), "water")
-    picture, liquid_mask, glass_mask = render(scene, 64)
-    wine_picture, _, _ = render(counterfactual(scene), 64)
-"""
+"""water2wine, drawn: a scene's right translation is known, the same with the other liquid, its *counterfactual*."""
 
 import colorsys
 import math
@@ -31,10 +23,7 @@ LIGHT_WALL, DARK_WALL = ((0.02, 0.20), (0.66, 0.96)), ((0.15, 0.55), (0.08, 0.34
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is in a picture. Lengths are fractions of its side, y points down.
-
-    Colours are RGB in [0, 1]. `light` is the side the light comes from: -1 left, +1 right.
-    """
+    """Everything that is in a picture. Lengths are fractions of its side, y points down, colours are RGB in [0, 1]."""
 
     liquid: str
     glass: str
@@ -47,23 +36,15 @@ class Scene:
     background_bottom: tuple
     table: tuple
     table_y: float  # where the table meets the wall
-    light: int
+    light: int  # the side that it comes from: -1 left, +1 right
     highlight: float  # strength of the reflections, 0 to 1
 
 
 def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
-    """Draw a random scene holding `liquid`.
+    """A random scene holding `liquid`, "water" or "wine", by `rng`, a `numpy.random.Generator`.
 
-    Args:
-        rng: a `numpy.random.Generator`.
-        liquid: "water" or "wine".
-        confounding: probability that the background follows the liquid, light behind
-            water and dark behind wine. 0.5: independent of it; 1.0: always.
-        glass_confounding: the same for the glass, a tumbler for water and a wineglass
-            for wine. None: as `confounding`.
-
-    Raises:
-        UserError: for an unknown liquid or a probability outside [0, 1].
+    `confounding` is the probability that the background follows the liquid, light behind water, dark behind wine (0.5:
+    independent), and `glass_confounding` that the glass does, a tumbler for water, a wineglass for wine (None: alike).
     """
     glass_confounding = confounding if glass_confounding is None else glass_confounding
     if liquid not in LIQUIDS:
@@ -71,13 +52,16 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     for name, value in [("confounding", confounding), ("glass_confounding", glass_confounding)]:
         if not 0 <= value <= 1:
             raise UserError(f"{name} is a probability, so 0 to 1, not {value}")
-    is_water = liquid == "water"
-    light_background = is_water == (rng.random() < confounding)
+    is_water, uniform = liquid == "water", rng.uniform
+    wall = LIGHT_WALL if is_water == (rng.random() < confounding) else DARK_WALL
     tumbler = is_water == (rng.random() < glass_confounding)
-    uniform = rng.uniform
+    top, fade = colorsys.hsv_to_rgb(uniform(0, 1), uniform(*wall[0]), uniform(*wall[1])), uniform(0.75, 1.15)
+    table = WOOD if rng.random() < 0.5 else STEEL
     return Scene(
-        **_colours(rng, LIGHT_WALL if light_background else DARK_WALL),
         liquid=liquid,
+        background_top=top,
+        background_bottom=tuple(min(1.0, channel * fade) for channel in top),
+        table=colorsys.hsv_to_rgb(*table, uniform(0.30, 0.62)),
         glass="tumbler" if tumbler else "wineglass",
         fill=uniform(0.45, 0.85),
         x=uniform(0.34, 0.66),
@@ -90,21 +74,8 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
     )
 
 
-def _colours(rng, wall):
-    """Random colours of a wall and a table, as arguments of `Scene`."""
-    hue, saturation, value = rng.uniform(0, 1), rng.uniform(*wall[0]), rng.uniform(*wall[1])
-    top, fade = colorsys.hsv_to_rgb(hue, saturation, value), rng.uniform(0.75, 1.15)
-    table = colorsys.hsv_to_rgb(*(WOOD if rng.random() < 0.5 else STEEL), rng.uniform(0.30, 0.62))
-    return dict(background_top=top, background_bottom=tuple(min(1.0, channel * fade) for channel in top), table=table)
-
-
 def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
-    """A scene in the middle of the picture, for notebooks and widgets with controls.
-
-    Args:
-        brightness: of the wall, 0: black, 1: white.
-        tint: of the wall, -1: blue, 0: grey, 1: orange.
-    """
+    """A scene in the middle of the picture; its wall's `brightness` is 0 to 1, `tint` -1 (blue) to 1 (orange)."""
     wall = colorsys.hsv_to_rgb(0.08 if tint > 0 else 0.6, 0.6 * abs(tint), brightness)
     height, radius = (0.53, 0.33) if glass == "tumbler" else (0.66, 0.275)
     return Scene(
@@ -120,13 +91,10 @@ def counterfactual(scene):
 
 
 def render(scene, size=64):
-    """Draw a scene.
+    """Draw a scene: (picture (3, size, size) in [-1, 1], liquid mask, glass mask).
 
-    Returns:
-        picture: float tensor (3, size, size) in [-1, 1].
-        liquid_mask: (1, size, size) in [0, 1], the share of each pixel that liquid covers.
-            Outside it a scene and its counterfactual are the same, bit for bit.
-        glass_mask: (1, size, size) in [0, 1], the glass with all that it holds.
+    The masks, (1, size, size) in [0, 1], are the share of each pixel that the liquid, or the glass with all in it,
+    covers. Outside the liquid a scene and its counterfactual are the same, bit for bit.
     """
     canvas = _Canvas(size * SUPERSAMPLING)
     glass = _Glass(canvas, scene)
@@ -137,8 +105,7 @@ def render(scene, size=64):
     _draw_glass(canvas, scene, room, glass)
 
     def shrink(values):
-        n = SUPERSAMPLING
-        values = values.reshape(size, n, size, n, -1).mean(axis=(1, 3))
+        values = values.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, -1).mean(axis=(1, 3))
         return torch.from_numpy(values.transpose(2, 0, 1).copy())
 
     return shrink(canvas.colour) * 2 - 1, shrink(liquid_mask), shrink(glass.mask)
@@ -186,7 +153,11 @@ class _Glass:
         self.t = -self.dy / scene.height  # height above the foot; 1 is the rim
         self.distance, self.across = self.solid(0.0 if self.is_tumbler else 0.42, 1.0)
         if not self.is_tumbler:
-            self.distance = np.minimum(self.distance, self._stem_and_foot())
+            flare = 1 + 1.6 * np.abs(2 * self.t / 0.44 - 1).clip(0, 1) ** 4
+            beyond = np.maximum(-self.t, self.t - 0.46) * scene.height
+            stem = np.maximum(np.abs(self.dx) - 0.020 * scene.height * flare, beyond)
+            foot = _ellipse(self.dx, self.dy, 0.62 * self.radius)
+            self.distance = np.minimum.reduce([self.distance, stem, foot])
         self.mask = canvas.cover(self.distance)
 
     def half_width(self, t, thickness=0.0):
@@ -201,25 +172,17 @@ class _Glass:
     def solid(self, low, high, thickness=0.0):
         """The bowl between two heights: its signed distance, and how far across it a pixel lies (±1: edges)."""
         r = self.half_width(self.t, thickness)
-        step = 1e-3
-        rise = self.half_width(self.t + step, thickness) - self.half_width(self.t - step, thickness)
-        lean = np.sqrt(1 + (rise / (2 * step * self.scene.height)) ** 2)
+        rise = self.half_width(self.t + 1e-3, thickness) - self.half_width(self.t - 1e-3, thickness)
+        lean = np.sqrt(1 + (rise / (2e-3 * self.scene.height)) ** 2)
         beyond = np.maximum(low - self.t, self.t - high) * self.scene.height
         distance = np.maximum((np.abs(self.dx) - r) / lean, beyond)
-        for height in (low, high):  # each end is an ellipse
-            distance = np.minimum(distance, self.level(height, thickness))
-        return distance, self.dx / r
+        ends = [self.level(height, thickness) for height in (low, high)]
+        return np.minimum.reduce([distance, *ends]), self.dx / r
 
     def level(self, height, thickness=0.0):
         """Signed distance to the disc that a level cut through the bowl is."""
-        end = float(self.half_width(np.float32(height), thickness))
-        return _ellipse(self.dx, self.dy + height * self.scene.height, end)
-
-    def _stem_and_foot(self):
-        height = self.scene.height
-        flare = 1 + 1.6 * np.abs(2 * self.t / 0.44 - 1).clip(0, 1) ** 4
-        stem = np.maximum(np.abs(self.dx) - 0.020 * height * flare, np.maximum(-self.t, self.t - 0.46) * height)
-        return np.minimum(stem, _ellipse(self.dx, self.dy, 0.62 * self.radius))
+        radius = float(self.half_width(np.float32(height), thickness))
+        return _ellipse(self.dx, self.dy + height * self.scene.height, radius)
 
 
 def _draw_room(canvas, scene):
@@ -260,8 +223,7 @@ def _draw_liquid(canvas, scene, room, glass):
         surface_colour, rim = 0.92 * WINE_THIN + 0.08 * room, np.array([0.90, 0.45, 0.52])
     canvas.paint(colour.clip(0, 1), mask)
     canvas.paint(surface_colour.clip(0, 1), canvas.cover(top) * mask)
-    in_front = glass.t < surface
-    canvas.paint(rim, 0.65 * canvas.line(top, 0.010) * in_front * mask)
+    canvas.paint(rim, 0.65 * canvas.line(top, 0.010) * (glass.t < surface) * mask)  # in front only
     return mask
 
 

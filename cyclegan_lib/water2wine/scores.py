@@ -1,7 +1,4 @@
-"""Scores on water2wine, whose right answers are known: each translation beside what it should have been.
-
-Pictures are (N, C, H, W) in [-1, 1], so an error of 2 is the whole range.
-"""
+"""Scores on water2wine, whose right answers are known. Pictures are (N, C, H, W) in [-1, 1]: 2 is the whole range."""
 
 import json
 
@@ -20,10 +17,7 @@ SCORES = ("liquid_error", "background_error", "glass_error", "success_rate")
 
 
 class Water2WineTest:
-    """The test pictures of a drawn data set at `size` (H, W), and the answers to them.
-
-    `real`, `target` and the masks `liquid` and `glass` are {"A", "B"} each; `target["A"]` is in domain B.
-    """
+    """The test pictures of a drawn data set, `real`, with `target` (of "A": in domain B) and masks, by domain."""
 
     def __init__(self, root, size=(64, 64), channels=3):
         self.root, self.size, self.channels = root, tuple(size), channels
@@ -33,26 +27,24 @@ class Water2WineTest:
             names = sorted(name for name in scenes if name.startswith(f"test{domain}/"))
             self.real[domain] = load_split(root, f"test{domain}", size, channels)
             answers = [render(counterfactual(scenes[name]), max(size)) for name in names]
-            target, liquid, glass = (self._resized(torch.stack(layer)) for layer in zip(*answers, strict=True))
-            target = to_signed(((target + 1) * 127.5).round())  # in 8 bits, as the files are
-            self.target[domain], self.liquid[domain], self.glass[domain] = target, liquid, glass
+            target, self.liquid[domain], self.glass[domain] = map(self._resized, zip(*answers, strict=True))
+            self.target[domain] = to_signed(((target + 1) * 127.5).round())  # in 8 bits, as the files are
 
-    def _resized(self, layer):
-        """Scenes are drawn square and in colour; this gives them the size and channels of the test."""
+    def _resized(self, layers):
+        """Drawings, or their masks, with the size and channels of the test."""
+        layer = torch.stack(layers)
         if layer.shape[1] == 3 and self.channels == 1:
             layer = TF.rgb_to_grayscale(layer)
         return F.interpolate(layer, self.size, mode="bilinear", antialias=True)
 
     def scores(self, fake_B, fake_A):
-        """Scores of translations of all `real["A"]` and `real["B"]`: a dict by name, of floats.
+        """Scores of translations of all `real["A"]` and `real["B"]`, by name: means over both directions.
 
-        `liquid_error`, `background_error` and `glass_error` are the mean absolute difference to
-        the counterfactual inside the liquid, outside the glass, and along the glass's outline.
-        `success_rate` is the share of pictures whose liquid is nearer to the counterfactual's
-        than to the original's. All are means over the pictures of both directions.
+        Errors are mean |differences| to the counterfactual inside the liquid, outside the glass, and along its outline;
+        `success_rate` is how often the liquid is nearer to the counterfactual's than to the original's.
         """
-        parts = self.real, self.target, self.liquid, self.glass
-        fake, (real, target, liquid, glass) = torch.cat([fake_B, fake_A]), (torch.cat([p["A"], p["B"]]) for p in parts)
+        fake, parts = torch.cat([fake_B, fake_A]), (self.real, self.target, self.liquid, self.glass)
+        real, target, liquid, glass = (torch.cat([part["A"], part["B"]]) for part in parts)
         to_target = weighted_l1(fake, target, liquid)
         per_picture = {
             "liquid_error": to_target,
@@ -67,10 +59,7 @@ class Water2WineTest:
         return self.scores(model.translate(self.real["A"], "AtoB")[0], model.translate(self.real["B"], "BtoA")[0])
 
     def baselines(self):
-        """The same scores of doing nothing (`identity_…`) and of matching means (`mean_match_…`).
-
-        The latter adds the difference between the mean colours of trainB and trainA to every pixel.
-        """
+        """Those of doing nothing (`identity_…`), and of adding trainB's mean colour less trainA's (`mean_match_…`)."""
         train = [load_split(self.root, f"train{domain}", self.size, self.channels) for domain in "AB"]
         mean_A, mean_B = (pictures.mean((0, 2, 3))[:, None, None] for pictures in train)
         A, B, shift = self.real["A"], self.real["B"], mean_B - mean_A
@@ -99,11 +88,7 @@ def score_table(scores):
 
 
 class Scores(Hook):
-    """Scores a finished training on water2wine. An observer, which stands after the hook that resumes.
-
-    `.scores` are the scores, the baselines and `seconds_training`; {} after any other training.
-    They are written to `scores.json`. A run that was finished already is not scored again.
-    """
+    """An observer, after the hook that resumes: a finished water2wine's `.scores` (else {}), once, and scores.json."""
 
     def __init__(self, config):
         self.path, self.scores = config.images_folder / "scores.json", {}
