@@ -41,7 +41,7 @@ def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
 
 
 def closest_reachable(pictures, scale=1.0, shift=0.0):
-    """Pictures (N, C, H, W) close to these that such a generator could return: they bound the floor from above."""
+    """Pictures (N, C, H, W) close to these that end in tanh(InstanceNorm(·)): they bound the floor from above."""
     level, histogram = _histograms(pictures)
     mixture = _cheapest_mixture(histogram, scale, shift)
     return _deal(LEVELS[level], level, *mixture, scale, shift).tanh().reshape(pictures.shape)
@@ -141,7 +141,7 @@ def inner_minimum(alpha, beta):
     """A lower bound of min_z [ |tanh(z) − xₖ| + α z + β z² ] for all 256 levels: (M, T) → (M, T, 256).
 
     Left of the kink the function is x + [−tanh(z) + α z + β z²], right of it −x + [tanh(z) + α z + β z²]. The brackets
-    do not depend on x: a level needs the minimum of the first over the intervals to its left, of the second to its right.
+    do not depend on x: a level needs the minimum of the first over intervals to its left, of the second to its right.
     """
     z, kink = _z_grid()
     alpha, beta = alpha[..., None], beta[..., None]
