@@ -67,7 +67,7 @@ def label_of(row):
 
 
 def read_table(path):
-    """A table of an experiment → a list of dicts: numbers as floats, empty fields as None; [] without a file.
+    """A table → a list of dicts: numbers as floats, empty fields as None; [] without a file.
 
     Raises a `UserError` that names the first line that is not a row of such a table.
     """
@@ -125,10 +125,11 @@ def check_config(args):
         return config
     try:
         before = json.loads(path.read_text())
-        for name, value in config["base"].items():
-            if (was := before["base"][name]) != value:
-                raise UserError(f"{path}: the tables there have {name} {was}, not {value}; choose another --output")
+        settings = [(name, before["base"][name], value) for name, value in config["base"].items()]
         config["experiments"] = before["experiments"] | config["experiments"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged, or missing beside the tables; choose another --output") from None
+    for name, was, value in settings:
+        if was != value:
+            raise UserError(f"{path}: the tables there have {name} {was}, not {value}; choose another --output")
     return config
