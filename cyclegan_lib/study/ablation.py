@@ -1,8 +1,4 @@
-"""`cyclegan ablation` runs the experiments: arms × seeds → tables and small networks, in data/ablation/.
-
-history.csv has the losses on the test pictures at a few steps of every run, scores.csv how it ended and the floors.
-data/debugging/ holds the same for the experiments about what the data teach.
-"""
+"""`cyclegan ablation` runs the experiments: arms × seeds → tables and small networks, see data/ablation/README.md."""
 
 import json
 import math
@@ -41,10 +37,7 @@ EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
 
 
 class Evaluation(Hook):
-    """Observer, after `Log`: at a few steps it translates the test pictures, always the same ones.
-
-    In the run's folder, `evaluations.jsonl` gets a row; G_AB is kept in half precision at the shares `keep_at`.
-    """
+    """Observer, after `Log`: losses on the same test pictures at a few steps; at some it keeps G_AB, in 16 bits."""
 
     def __init__(self, config, keep_at):
         self.folder, self.path, self.keep_at = config.models_folder, config.models_folder / "evaluations.jsonl", keep_at
@@ -69,8 +62,7 @@ class Evaluation(Hook):
         sheet = trainer.model.sheet(self.real["A"], self.real["B"])
         before = self.rows[-1]["step"] if self.rows else 0
         recent = [row for row in read_history(self.folder, trainer.step) if row["step"] > before]
-        row = {"step": trainer.step}
-        row |= {f"cycle_{d}": l1_loss(sheet[f"rec_{d}"], self.real[d]).item() for d in "AB"}
+        row = {"step": trainer.step, **{f"cycle_{d}": l1_loss(sheet[f"rec_{d}"], self.real[d]).item() for d in "AB"}}
         for loss in ("loss_D", "loss_G"):  # of training, the mean since the last time
             row[loss] = sum(row[loss] for row in recent) / len(recent) if recent else None
         self.rows.append(row)
@@ -109,9 +101,10 @@ class Link(Hook):
             trainer.stop()
 
 
-def make_trainer(run, hooks=()):
-    """The trainer of a run, which reads every picture file that `cyclegan train` reads and has the faster layers."""
-    config = run.config
+def make_trainer(config, hooks=()):
+    """A trainer that reads every picture file that `cyclegan train` reads and has the faster layers."""
+    if config.device == "cpu":
+        torch.set_num_threads(1)
     augment = not config.no_augment
     data = UnpairedDataset(config.dataset_folder, config.size, config.channels, config.seed, augment, read=read_picture)
     return Trainer(config, hooks, speed_up(CycleGAN.from_config(config)), data)
@@ -137,19 +130,14 @@ def train_one(run):
     config, (_, is_to_stop) = run.config, LINK
     if is_to_stop.is_set():
         return None
-    if config.device == "cpu":
-        torch.set_num_threads(1)
     log, resume = Log(config), Resume(config, Processes(config.device))
     checkpoints, evaluation = Checkpoints(config, log, resume), Evaluation(config, run.keep_at)
-    trainer = make_trainer(run, [resume, log, checkpoints, evaluation, Link(*LINK)]).run()
+    trainer = make_trainer(config, [resume, log, checkpoints, evaluation, Link(*LINK)]).run()
     return None if trainer.stopped else (evaluation.rows, evaluation.scores(trainer), checkpoints.path)
 
 
 def train_all(runs, jobs, tables, bar):
-    """Train each run in a process, `jobs` at a time, and add its rows to the tables.
-
-    When all processes have saved and ended: KeyboardInterrupt after Ctrl-C or SIGTERM, UserError if a run failed.
-    """
+    """Train each run in a process and add its rows to the tables; what it raises, it raises when all have saved."""
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch can hang
     steps_done, is_to_stop = link = context.Value("q", 0), context.Event()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -191,7 +179,7 @@ def prepare(args, runs):
 
 def command(args):
     """`cyclegan ablation`; 130 if it was stopped. The same command continues."""
-    args = settled(args)
+    settled(args)
     args.device = resolve_device(args.device)
     args.precision = resolve_precision(args.precision, args.device)
     runs = plan(args)
@@ -200,19 +188,16 @@ def command(args):
     prepare(args, runs)
     print(f"{len(runs)} runs of {args.steps} steps, {len(runs) - len(missing)} of them in {args.output} already")
     if missing:
-        if args.device == "cpu":
-            torch.set_num_threads(1)
-        minutes = seconds_per_step(make_trainer(missing[0])) * args.steps * math.ceil(len(missing) / args.jobs) / 60
-        print(f"about {minutes:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
+        seconds = seconds_per_step(make_trainer(missing[0].config)) * args.steps * math.ceil(len(missing) / args.jobs)
+        print(f"about {seconds / 60:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
     args.output.mkdir(parents=True, exist_ok=True)
     write_atomic(args.output / "config.json", json.dumps(config, indent=1) + "\n")
-    with tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
-        try:
+    try:
+        with tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
             train_all(missing, args.jobs, tables, bar)
-        except KeyboardInterrupt:
-            bar.close()
-            left = sum(not tables.has(run) for run in runs)
-            print(f"stopped with {left} runs to go; the same command continues", file=sys.stderr)
-            return 130
+    except KeyboardInterrupt:
+        left = sum(not tables.has(run) for run in runs)
+        print(f"stopped with {left} runs to go; the same command continues", file=sys.stderr)
+        return 130
     print(f"{args.output}: history.csv and scores.csv hold all {len(runs)} runs")
     return None

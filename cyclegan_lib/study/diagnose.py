@@ -4,7 +4,6 @@ Every threshold was chosen on some runs and tried on others: `make zoo`, and the
 """
 
 import copy
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,19 +55,36 @@ def diagnose(history, samples=None, probe=None, gan_mode="lsgan", total_steps=No
         probe: the result of `probe`.
         total_steps: the length of the whole run; without it "decay never came" is not looked for.
     """
-    rows = [row for row in history if np.isfinite([row["loss_G"], row["loss_D"]]).all()]
-    looks = [below_zero(rows)]
-    if samples:
-        looks += [from_zero_to_one(samples), norm_at_the_output(samples, rows)]
-    if len(rows) >= MINIMUM_STEPS:
-        looks += [swapped(rows), discriminators(rows, gan_mode)]
-        if samples and min(len(samples[f"real_{domain}"]) for domain in "AB") >= FEWEST_PICTURES:
-            looks += [collapsed(samples), inverted(samples)]
-        looks += [no_decay(rows, total_steps)]
     findings = {}
-    for finding in itertools.chain(*looks, probed(probe) if probe else ()):
+    for finding in _all_findings(history, samples, probe, gan_mode, total_steps):
         findings.setdefault(finding.fault, finding)
     return list(findings.values())
+
+
+def _all_findings(history, samples, probe, gan_mode, total_steps):
+    rows = [row for row in history if np.isfinite([row["loss_G"], row["loss_D"]]).all()]
+    if negative := {row["step"]: row["lr"] for row in rows if row["lr"] < 0}:
+        evidence = f"from step {min(negative)} on the learning rate is negative, down to {min(negative.values()):g}"
+        yield Finding("learning rate below zero", evidence)
+    if samples:
+        low = min(samples[name].min().item() for name in ("real_A", "real_B"))
+        if low >= -0.05:
+            evidence = f"no pixel of the real pictures is below {low:.2f}; a tanh goes down to -1"
+            yield Finding("pictures in [0, 1]", evidence)
+        yield from norm_at_the_output(samples, rows)
+    if len(rows) >= MINIMUM_STEPS:
+        gan, cycle = weights(rows)
+        if gan > 1.5 * cycle > 0.15:
+            yield Finding("losses swapped", f"loss_G is {gan:.1f} × the adversarial and {cycle:.1f} × the cycle losses")
+        yield from discriminators(rows, gan_mode)
+        if samples and min(len(samples["real_A"]), len(samples["real_B"])) >= FEWEST_PICTURES:
+            yield from collapsed(samples)
+            yield from inverted(samples)
+        first, last = rows[0]["lr"], rows[-1]["lr"]
+        if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
+            yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
+    if probe:
+        yield from probed(probe)
 
 
 def report(findings, steps=None):
@@ -87,18 +103,6 @@ def recent(rows, name):
     """The mean of a loss over the last third of the history."""
     values = [row[name] for row in rows if row[name] is not None]
     return float(np.mean(values[-max(1, len(values) // 3) :])) if values else None
-
-
-def below_zero(rows):
-    if negative := {row["step"]: row["lr"] for row in rows if row["lr"] < 0}:
-        evidence = f"from step {min(negative)} on the learning rate is negative, down to {min(negative.values()):g}"
-        yield Finding("learning rate below zero", evidence)
-
-
-def from_zero_to_one(samples):
-    low = min(samples[f"real_{domain}"].min().item() for domain in "AB")
-    if low >= -0.05:
-        yield Finding("pictures in [0, 1]", f"no pixel of the real pictures is below {low:.2f}; a tanh goes down to -1")
 
 
 def norm_at_the_output(samples, rows):
@@ -127,12 +131,6 @@ def weights(rows):
     return np.linalg.lstsq(np.array(losses), np.array([row["loss_G"] for row in rows]), rcond=None)[0][:2]
 
 
-def swapped(rows):
-    gan, cycle = weights(rows)
-    if gan > 1.5 * cycle > 0.15:
-        yield Finding("losses swapped", f"loss_G is {gan:.1f} × the adversarial and {cycle:.1f} × the cycle losses")
-
-
 def discriminators(rows, gan_mode):
     """What loss_D and the adversarial loss say together: both are made of the fakes' scores s.
 
@@ -149,12 +147,6 @@ def discriminators(rows, gan_mode):
     if loss_D <= 0.3 * draw and adversarial >= 2.6 * draw:
         evidence = f"their loss is {loss_D:.3f}, the generators' adversarial loss {adversarial:.2f}"
         yield Finding("discriminators won", f"{evidence}; in a draw both are {draw:.2f}")
-
-
-def no_decay(rows, total_steps):
-    first, last = rows[0]["lr"], rows[-1]["lr"]
-    if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
-        yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
 
 
 def collapsed(samples):

@@ -10,14 +10,10 @@ from cyclegan_lib.errors import UserError
 DRAWN_DATA = "water2wine"
 MAIN_ARMS = ("none", "instance")
 NO_LIMIT = 10**6  # epochs: a run ends after its steps
-# What the student began with, and what they then added, one by one and together.
-DIARY = {
-    "": dict(lambda_identity=0.0, decay_epoch=NO_LIMIT, no_init=True),
-    " + identity": dict(decay_epoch=NO_LIMIT, no_init=True),
-    " + decay": dict(lambda_identity=0.0, no_init=True),
-    " + init": dict(lambda_identity=0.0, decay_epoch=NO_LIMIT),
-    " + all": dict(),
-}
+# What the student began with, and which of it they then replaced, one by one and together.
+FIRST = dict(lambda_identity=0.0, decay_epoch=NO_LIMIT, no_init=True)
+NEW = {"": [], " + identity": ["lambda_identity"], " + decay": ["decay_epoch"], " + init": ["no_init"], " + all": FIRST}
+DIARY = {name: {key: FIRST[key] for key in FIRST if key not in added} for name, added in NEW.items()}
 # Changes of an arm that are arguments of `write_dataset`, and their values in water2wine; others are options.
 DRAWN = {"confounding": 0.5, "glass_confounding": 0.5, "num_train": 400}
 CONFOUNDINGS = (0.5, 0.65, 0.8, 0.9, 1.0)

@@ -67,10 +67,7 @@ def label_of(row):
 
 
 def read_table(path):
-    """A table → a list of dicts: numbers as floats, empty fields as None; [] without a file.
-
-    Raises a `UserError` that names the first line that is not a row of such a table.
-    """
+    """A table → a list of dicts, numbers as floats, "" as None; [] without a file. UserError: names a damaged line."""
     rows = []
     if not Path(path).is_file():
         return rows
@@ -93,10 +90,7 @@ def number(text):
 
 
 def by_arm(scores, experiment, columns):
-    """The rows of an experiment in `scores.csv`, by arm, in the experiment's order.
-
-    Returns {arm: {column: (the values of its seeds, (mean, half width of its 95 % confidence interval))}}.
-    """
+    """{arm, in the experiment's order: {column: (values of its seeds, (mean, half its 95 % confidence interval))}}."""
     rows = [row for row in scores if row["experiment"] == experiment]
     order = [*(EXPERIMENTS[experiment].arms if experiment in EXPERIMENTS else ()), *(row["arm"] for row in rows)]
     groups = {}
