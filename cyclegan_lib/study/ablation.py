@@ -1,12 +1,4 @@
-"""`cyclegan ablation` runs the experiments: arms × seeds → tables and small networks.
-
-    data/ablation/history.csv   losses on the test pictures at a few steps of every run
-    data/ablation/scores.csv    how every run ended, and the floors of the test pictures
-    data/ablation/config.json   the exact configuration and versions
-    data/ablation/*.safetensors G_AB of the two main arms at several steps, in half precision
-
-data/debugging/ holds the same for the experiments about what the data teach.
-"""
+"""`cyclegan ablation` runs the experiments: arms × seeds → tables and small networks, see data/ablation/README.md."""
 
 import json
 import math
@@ -15,17 +7,17 @@ import os
 import signal
 import sys
 import threading
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 
 import torch
+from torch.nn.functional import l1_loss
 from tqdm.auto import tqdm
 
 from cyclegan_lib.cyclegan import CycleGAN, resolve_device, resolve_precision
 from cyclegan_lib.datasets import UnpairedDataset
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_atomic, write_tensors
-from cyclegan_lib.pictures.check import dataset_folder, prepare_dataset
+from cyclegan_lib.pictures.check import prepare_dataset
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.runs.fast import speed_up
 from cyclegan_lib.runs.log import FLUSH_STEPS, Log, read_history
@@ -44,24 +36,19 @@ from cyclegan_lib.water2wine.scores import Water2WineTest
 EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
 
 
-def steps_at(shares, steps):
-    """Shares of a run → its steps, where losses are read anyway."""
-    return sorted({min(steps, round(share * steps / FLUSH_STEPS) * FLUSH_STEPS) for share in shares} | {steps})
-
-
 class Evaluation(Hook):
-    """Observer: translates the test pictures, always the same ones, at a few steps. It stands after `Log`.
+    """Observer, after `Log`: losses on the same test pictures at a few steps; at some it keeps G_AB, in 16 bits."""
 
-    Writes a row for each of these steps to `evaluations.jsonl` in the run's folder, and where it is to
-    be kept, G_AB in half precision to `G_AB_step_<n>.safetensors`.
-    """
-
-    def __init__(self, config, keep_at=()):
+    def __init__(self, config, keep_at):
         self.folder, self.path, self.keep_at = config.models_folder, config.models_folder / "evaluations.jsonl", keep_at
 
     def start(self, trainer):
         self.real = {domain: trainer.data.test(domain) for domain in "AB"}
-        self.steps, self.kept = (steps_at(shares, trainer.total_steps) for shares in (EVALUATED, self.keep_at))
+        total = trainer.total_steps
+        self.steps, self.kept = (
+            {total, *(min(total, round(share * total / FLUSH_STEPS) * FLUSH_STEPS) for share in shares)}
+            for shares in (EVALUATED, self.keep_at)
+        )  # where losses are read anyway
         try:
             lines = self.path.read_text().splitlines() if trainer.step else []
             self.rows = [row for row in map(json.loads, lines) if row["step"] <= trainer.step]
@@ -75,7 +62,7 @@ class Evaluation(Hook):
         sheet = trainer.model.sheet(self.real["A"], self.real["B"])
         before = self.rows[-1]["step"] if self.rows else 0
         recent = [row for row in read_history(self.folder, trainer.step) if row["step"] > before]
-        row = {"step": trainer.step, **{f"cycle_{d}": distance(sheet[f"rec_{d}"], self.real[d]) for d in "AB"}}
+        row = {"step": trainer.step, **{f"cycle_{d}": l1_loss(sheet[f"rec_{d}"], self.real[d]).item() for d in "AB"}}
         for loss in ("loss_D", "loss_G"):  # of training, the mean since the last time
             row[loss] = sum(row[loss] for row in recent) / len(recent) if recent else None
         self.rows.append(row)
@@ -88,21 +75,16 @@ class Evaluation(Hook):
 
     def scores(self, trainer):
         """What scores.csv says of a finished run, but for its label."""
-        model, data, last = trainer.model, trainer.data, self.rows[-1]
+        model, root, last = trainer.model, trainer.data.root, self.rows[-1]
         sheet = model.sheet(self.real["A"], self.real["B"])
-        scores = {"steps": last["step"], **{name: last[name] for name in ("cycle_A", "cycle_B", "loss_D")}}
-        for domain, direction in (("A", "BtoA"), ("B", "AtoB")):
-            real = self.real[domain]
-            scores[f"identity_{domain}"] = distance(model.translate(real, direction)[0], real)
+        scores = {"steps": last["step"], **last, "colour_accuracy": 0}
+        for (domain, real), direction in zip(self.real.items(), ("BtoA", "AtoB"), strict=True):
+            scores[f"identity_{domain}"] = l1_loss(model.translate(real, direction)[0], real).item()
             scores[f"floor_{domain}"] = output_norm_floor(real)
-        if (data.root / "scenes.json").is_file():  # all test pictures: `self.real` stops at 100
-            scores |= Water2WineTest(data.root, trainer.config.size, trainer.config.channels).score_model(model)
-        accuracies = [colour_accuracy(self.real[domain], sheet[f"fake_{domain}"]) for domain in "AB"]
-        return scores | {"colour_accuracy": sum(accuracies) / 2}
-
-
-def distance(pictures, others):
-    return (pictures - others).abs().mean().item()
+            scores["colour_accuracy"] += colour_accuracy(real, sheet[f"fake_{domain}"]) / 2
+        if (root / "scenes.json").is_file():  # all test pictures: `self.real` stops at 100
+            scores |= Water2WineTest(root, trainer.config.size, trainer.config.channels).score_model(model)
+        return scores
 
 
 class Link(Hook):
@@ -119,9 +101,10 @@ class Link(Hook):
             trainer.stop()
 
 
-def make_trainer(run, hooks=()):
-    """The trainer of a run, which reads every picture file that `cyclegan train` reads and has the faster layers."""
-    config = run.config
+def make_trainer(config, hooks=()):
+    """A trainer that reads every picture file that `cyclegan train` reads and has the faster layers."""
+    if config.device == "cpu":
+        torch.set_num_threads(1)
     augment = not config.no_augment
     data = UnpairedDataset(config.dataset_folder, config.size, config.channels, config.seed, augment, read=read_picture)
     return Trainer(config, hooks, speed_up(CycleGAN.from_config(config)), data)
@@ -143,30 +126,18 @@ def end_with_parent():
 
 
 def train_one(run):
-    """Train one run, which continues where it was stopped.
-
-    Returns:
-        (rows of history.csv, row of scores.csv, the checkpoint, which nobody needs once these are in the
-        tables); None if it was stopped.
-    """
+    """Train a run, or its rest → (rows of history.csv, row of scores.csv, last checkpoint); None if it was stopped."""
     config, (_, is_to_stop) = run.config, LINK
     if is_to_stop.is_set():
         return None
-    if config.device == "cpu":
-        torch.set_num_threads(1)
     log, resume = Log(config), Resume(config, Processes(config.device))
     checkpoints, evaluation = Checkpoints(config, log, resume), Evaluation(config, run.keep_at)
-    trainer = make_trainer(run, [resume, log, checkpoints, evaluation, Link(*LINK)]).run()
+    trainer = make_trainer(config, [resume, log, checkpoints, evaluation, Link(*LINK)]).run()
     return None if trainer.stopped else (evaluation.rows, evaluation.scores(trainer), checkpoints.path)
 
 
 def train_all(runs, jobs, tables, bar):
-    """Train each run in a process, `jobs` at a time, and add its rows to the tables.
-
-    Raises:
-        KeyboardInterrupt: on Ctrl-C or SIGTERM, when all processes have saved and ended.
-        UserError: naming a run that failed; the others have saved and ended by then, too.
-    """
+    """Train each run in a process and add its rows to the tables; what it raises, it raises when all have saved."""
     context = multiprocessing.get_context("spawn")  # forking a process that has used torch can hang
     steps_done, is_to_stop = link = context.Value("q", 0), context.Event()
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -192,7 +163,7 @@ def finish(future, run, tables):
         history, scores, checkpoint = future.result()
     except UserError as error:
         raise UserError(f"{run.config.name}: {error}") from None
-    except BrokenProcessPool:
+    except BrokenExecutor:
         raise UserError(f"{run.config.name}: a process was killed, for want of memory perhaps") from None
     tables.add(run, history, scores)
     checkpoint.unlink()
@@ -200,16 +171,15 @@ def finish(future, run, tables):
 
 def prepare(args, runs):
     """Draw the data sets that are missing, and check all."""
-    for name, drawn in {run.config.dataset_name: run.drawn for run in runs}.items():
-        root = dataset_folder(args.data_root, name)
-        if name != args.dataset_name and not root.exists():
+    for root, drawn in {run.config.dataset_folder: run.drawn for run in runs}.items():
+        if root.name != args.dataset_name and not root.exists():
             write_dataset(root, size=max(64, args.size), **drawn)
-        prepare_dataset(args.data_root, name, args.size)
+        prepare_dataset(args.data_root, root.name, args.size)
 
 
 def command(args):
     """`cyclegan ablation`; 130 if it was stopped. The same command continues."""
-    args = settled(args)
+    settled(args)
     args.device = resolve_device(args.device)
     args.precision = resolve_precision(args.precision, args.device)
     runs = plan(args)
@@ -218,19 +188,16 @@ def command(args):
     prepare(args, runs)
     print(f"{len(runs)} runs of {args.steps} steps, {len(runs) - len(missing)} of them in {args.output} already")
     if missing:
-        if args.device == "cpu":
-            torch.set_num_threads(1)
-        minutes = seconds_per_step(make_trainer(missing[0])) * args.steps * math.ceil(len(missing) / args.jobs) / 60
-        print(f"about {minutes:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
+        seconds = seconds_per_step(make_trainer(missing[0].config)) * args.steps * math.ceil(len(missing) / args.jobs)
+        print(f"about {seconds / 60:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
     args.output.mkdir(parents=True, exist_ok=True)
     write_atomic(args.output / "config.json", json.dumps(config, indent=1) + "\n")
-    with tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
-        try:
+    try:
+        with tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
             train_all(missing, args.jobs, tables, bar)
-        except KeyboardInterrupt:
-            bar.close()
-            left = sum(not tables.has(run) for run in runs)
-            print(f"stopped with {left} runs to go; the same command continues", file=sys.stderr)
-            return 130
+    except KeyboardInterrupt:
+        left = sum(not tables.has(run) for run in runs)
+        print(f"stopped with {left} runs to go; the same command continues", file=sys.stderr)
+        return 130
     print(f"{args.output}: history.csv and scores.csv hold all {len(runs)} runs")
     return None

@@ -4,20 +4,18 @@ Every threshold was chosen on some runs and tried on others: `make zoo`, and the
 """
 
 import copy
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cyclegan_lib.config import GAN_MODES
 from cyclegan_lib.study.floor import output_norm_floor
 
 MINIMUM_STEPS = 200  # a younger training looks like several faults
 DIAGNOSED_PICTURES = 16  # of each side; enough for what is measured here
-FEWEST_PICTURES = 4  # of each side: fewer say nothing about how they differ
-DRAW = dict(zip(GAN_MODES, (0.25, np.log(2)), strict=True))  # loss_D of a constant guess (notebook 03)
+FEWEST_PICTURES = 4  # of each side; fewer say nothing about how they differ
+DRAW = {"lsgan": 0.25, "vanilla": np.log(2)}  # loss_D of a constant guess (notebook 03)
 REPAIRS = {
     "learning rate below zero": "Adam then climbs the losses: let the decay end with the run (`learning_rate`)",
     "pictures in [0, 1]": "scale them to [-1, 1], the range of tanh; show them as (picture + 1) / 2",
@@ -49,47 +47,56 @@ class Finding:
 
 
 def diagnose(history, samples=None, probe=None, gan_mode="lsgan", total_steps=None):
-    """Which of the known faults a training shows, the most certain first; [] if it looks healthy.
+    """Which of the known faults a training shows: a list of `Finding`, the most certain first; [] if it looks healthy.
 
     Args:
-        history: rows of `history.jsonl`, a list of dicts.
-        samples: test pictures, there and back, as `Trainer.sheet` gives them: {"real_A", "fake_B",
-            "rec_A", "real_B", "fake_A", "rec_B"}, each (N, channels, H, W). None: not looked at.
-        probe: the result of `probe`. None: not looked at.
-        gan_mode: of the adversarial loss.
-        total_steps: the length of the whole run, if known. Without it "decay never came" is not looked for.
-
-    Returns:
-        a list of `Finding`. A history of less than `MINIMUM_STEPS` is only searched for faults
-        that show from the first step on.
+        history: rows of `history.jsonl`. Fewer than `MINIMUM_STEPS` show only what is wrong from the first step on.
+        samples: test pictures there and back, (N, channels, H, W) each, as `Trainer.sheet` gives them.
+        probe: the result of `probe`.
+        total_steps: the length of the whole run; without it "decay never came" is not looked for.
     """
-    rows = [row for row in history if np.isfinite([row["loss_G"], row["loss_D"]]).all()]
-    looks = [below_zero(rows)]
-    if samples:
-        looks += [from_zero_to_one(samples), norm_at_the_output(samples, rows)]
-    if len(rows) >= MINIMUM_STEPS:
-        looks += [swapped(rows), discriminators(rows, gan_mode)]
-        if samples and min(len(samples[f"real_{domain}"]) for domain in "AB") >= FEWEST_PICTURES:
-            looks += [collapsed(samples), inverted(samples)]
-        looks += [no_decay(rows, total_steps)]
     findings = {}
-    for finding in itertools.chain(*looks, probed(probe) if probe else ()):
+    for finding in _all_findings(history, samples, probe, gan_mode, total_steps):
         findings.setdefault(finding.fault, finding)
     return list(findings.values())
 
 
-def report(findings, steps=None):
-    """The findings of `diagnose` in a few lines; `steps` is the length of the history.
+def _all_findings(history, samples, probe, gan_mode, total_steps):
+    rows = [row for row in history if np.isfinite([row["loss_G"], row["loss_D"]]).all()]
+    if negative := {row["step"]: row["lr"] for row in rows if row["lr"] < 0}:
+        evidence = f"from step {min(negative)} on the learning rate is negative, down to {min(negative.values()):g}"
+        yield Finding("learning rate below zero", evidence)
+    if samples:
+        low = min(samples[name].min().item() for name in ("real_A", "real_B"))
+        if low >= -0.05:
+            evidence = f"no pixel of the real pictures is below {low:.2f}; a tanh goes down to -1"
+            yield Finding("pictures in [0, 1]", evidence)
+        yield from norm_at_the_output(samples, rows)
+    if len(rows) >= MINIMUM_STEPS:
+        gan, cycle = weights(rows)
+        if gan > 1.5 * cycle > 0.15:
+            yield Finding("losses swapped", f"loss_G is {gan:.1f} × the adversarial and {cycle:.1f} × the cycle losses")
+        yield from discriminators(rows, gan_mode)
+        if samples and min(len(samples["real_A"]), len(samples["real_B"])) >= FEWEST_PICTURES:
+            yield from collapsed(samples)
+            yield from inverted(samples)
+        first, last = rows[0]["lr"], rows[-1]["lr"]
+        if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
+            yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
+    if probe:
+        yield from probed(probe)
 
-    Only the first comes with what to do: one fault often shows as several.
-    """
+
+def report(findings, steps=None):
+    """The findings after so many steps, a line each. Only the first has a repair: one fault often shows as several."""
     if not findings and steps is not None and steps < MINIMUM_STEPS:
         return f"diagnosis: too early to say anything (from {MINIMUM_STEPS} steps on)"
     if not findings:
         return "diagnosis: it looks healthy; none of the known faults shows"
     first, *others = findings
-    more = [f"\n  Also, perhaps because of it: {finding.fault}? {finding.evidence}." for finding in others]
-    return "".join([f"diagnosis: {first.fault}? {first.evidence}.\n  What to do: {first.repair}", *more])
+    lines = [f"diagnosis: {first.fault}? {first.evidence}.", f"  What to do: {first.repair}"]
+    lines += [f"  Also, perhaps because of it: {finding.fault}? {finding.evidence}." for finding in others]
+    return "\n".join(lines)
 
 
 def recent(rows, name):
@@ -98,29 +105,10 @@ def recent(rows, name):
     return float(np.mean(values[-max(1, len(values) // 3) :])) if values else None
 
 
-def below_zero(rows):
-    negative = [row for row in rows if row["lr"] < 0]
-    if negative:
-        first, lowest = negative[0]["step"], min(row["lr"] for row in negative)
-        evidence = f"from step {first} on the learning rate is negative, down to {lowest:g}"
-        yield Finding("learning rate below zero", evidence)
-
-
-def from_zero_to_one(samples):
-    least = min(samples[f"real_{domain}"].min().item() for domain in "AB")
-    if least >= -0.05:
-        evidence = f"no pixel of the real pictures is below {least:.2f}; a tanh goes down to -1"
-        yield Finding("pictures in [0, 1]", evidence)
-
-
 def norm_at_the_output(samples, rows):
-    """A norm gives each channel of each picture mean 0 and deviation 1, and the tanh can be inverted.
-
-    Not where it is saturated: a network trained for long puts much of the deviation into a few pixels
-    of ±1, whose values before the tanh are lost. So only channels without such pixels are looked at.
-    """
-    fakes = torch.cat([samples["fake_A"], samples["fake_B"]]).double().flatten(0, 1).flatten(1)
-    unsaturated = fakes[fakes.abs().amax(1) < 1 - 1e-6]
+    """A norm gives each channel of each picture mean 0 and deviation 1; inverting the tanh shows it."""
+    fakes = torch.cat([samples["fake_A"], samples["fake_B"]]).double().flatten(2).flatten(0, 1)
+    unsaturated = fakes[fakes.abs().amax(1) < 1 - 1e-6]  # a ±1, which a long training makes, cannot be inverted
     if len(unsaturated) < 10:
         return
     before_tanh = torch.atanh(unsaturated)
@@ -128,35 +116,25 @@ def norm_at_the_output(samples, rows):
     share = normed.double().mean().item()
     if share < 0.9:
         return
-    evidence = f"before the tanh {share:.0%} of the fakes' channels have mean 0 and standard deviation 1"
     floors = [output_norm_floor(samples[f"real_{domain}"]) for domain in "AB"]
+    evidence = f"before the tanh {share:.0%} of the fakes' channels have mean 0 and standard deviation 1"
     evidence += f"; so no cycle loss here can get below {floors[0]:.3f} (A) and {floors[1]:.3f} (B)"
     if rows:
-        evidence += f", and they are {recent(rows, 'cycle_A'):.3f} and {recent(rows, 'cycle_B'):.3f}"
-        evidence += f" while the discriminators' loss is {recent(rows, 'loss_D'):.3f}"
+        cycle_A, cycle_B, loss_D = (recent(rows, name) for name in ("cycle_A", "cycle_B", "loss_D"))
+        evidence += f", and they are {cycle_A:.3f} and {cycle_B:.3f} while the discriminators' loss is {loss_D:.3f}"
     yield Finding("norm at the output", evidence)
 
 
 def weights(rows):
-    """(λ_adversarial, λ_cycle): loss_G is a weighted sum of the other losses, so least squares gives the weights."""
-    columns = [[2 * row["adversarial"] for row in rows], [row["cycle_A"] + row["cycle_B"] for row in rows]]
-    if rows[0]["identity"] is not None:
-        columns.append([2 * row["identity"] for row in rows])
-    return np.linalg.lstsq(np.array(columns).T, np.array([row["loss_G"] for row in rows]), rcond=None)[0][:2]
-
-
-def swapped(rows):
-    adversarial, cycle = weights(rows)
-    if adversarial > 1.5 * cycle > 0.15:
-        evidence = f"loss_G is {adversarial:.1f} × the adversarial and {cycle:.1f} × the cycle losses"
-        yield Finding("losses swapped", evidence)
+    """(λ_adversarial, λ_cycle) by least squares: loss_G is a weighted sum of the other losses."""
+    losses = [(2 * row["adversarial"], row["cycle_A"] + row["cycle_B"], 2 * (row["identity"] or 0)) for row in rows]
+    return np.linalg.lstsq(np.array(losses), np.array([row["loss_G"] for row in rows]), rcond=None)[0][:2]
 
 
 def discriminators(rows, gan_mode):
     """What loss_D and the adversarial loss say together: both are made of the fakes' scores s.
 
-    One discriminator cannot score them near 1 and near 0: adversarial ≥ (1 - √(2 loss_D))², by the
-    triangle inequality, since loss_D ≥ ½ mean s² and adversarial = mean (s - 1)².
+    As loss_D ≥ ½ mean s² and adversarial = mean (s - 1)², adversarial ≥ (1 - √(2 loss_D))²: no s is near both 0 and 1.
     """
     loss_D, adversarial, draw = recent(rows, "loss_D"), recent(rows, "adversarial"), DRAW[gan_mode]
     bound = (1 - np.sqrt(2 * loss_D)) ** 2
@@ -169,12 +147,6 @@ def discriminators(rows, gan_mode):
     if loss_D <= 0.3 * draw and adversarial >= 2.6 * draw:
         evidence = f"their loss is {loss_D:.3f}, the generators' adversarial loss {adversarial:.2f}"
         yield Finding("discriminators won", f"{evidence}; in a draw both are {draw:.2f}")
-
-
-def no_decay(rows, total_steps):
-    first, last = rows[0]["lr"], rows[-1]["lr"]
-    if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
-        yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
 
 
 def collapsed(samples):
@@ -191,75 +163,54 @@ def inverted(samples):
     for fake, real in (("fake_B", "real_A"), ("fake_A", "real_B")):
         brightness = [samples[name].mean((1, 2, 3)).numpy() for name in (fake, real)]
         varies = min(values.std() for values in brightness) > 1e-6  # if not, there is no correlation
-        if varies and (correlation := np.corrcoef(brightness)[0, 1]) < -0.3:
-            evidence = f"the lighter {real}, the darker {fake}: a correlation of {correlation:.2f}"
-            yield Finding("inverted colours", evidence)
+        if varies and (r := np.corrcoef(brightness)[0, 1]) < -0.3:
+            yield Finding("inverted colours", f"the lighter {real}, the darker {fake}: a correlation of {r:.2f}")
 
 
 def probed(probe):
     """The faults that leave no trace in a history, from the result of `probe`."""
     reached, mixed, unmoved = (", ".join(probe[name]) for name in ("reached", "mixed", "unmoved"))
-    crops, pairs = probe["same_crops"], probe["same_pairs"]
     if reached:
         yield Finding("fakes not detached", f"the discriminators' loss leaves gradients in {reached}")
     if mixed:
         yield Finding("batch norm", f"the output of {mixed} for a picture depends on the others in its batch")
     if unmoved:
         yield Finding("frozen network", f"a step changes no weight of {unmoved}")
-    if crops > 0.5:
+    if (crops := probe["same_crops"]) > 0.5:
         yield Finding("cached crops", f"{crops:.0%} of the pictures have the same crop and flip in the next epoch")
-    if pairs > 0.5:
+    if (pairs := probe["same_pairs"]) > 0.5:
         yield Finding("fixed pairs", f"{pairs:.0%} of the A have the same B beside them in the next epoch")
 
 
-def probe(model, dataset, batch_size=4, pictures=24):
-    """Look at one step, of a copy of the model, and at some pictures of two epochs.
-
-    Args:
-        model: a `CycleGAN`, or what has its `networks`, `generator_step`, `discriminator_step`,
-            `step` and `set_lr`.
-        dataset: an `UnpairedDataset`, or what has its length, `[n]` and `path(domain, n)`.
+def probe(model, dataset, batch_size=4):
+    """Look at one step, of copies of a `CycleGAN`, and at 24 pictures of two epochs of an `UnpairedDataset`.
 
     Returns:
-        {"reached": names of generators in which the discriminators' step leaves gradients,
-        "mixed": names of networks whose output for a picture depends on the others in its batch,
-        "unmoved": names of networks that a step does not change, "same_crops": share of pictures
-        that are the same in two epochs, "same_pairs": share of A with the same B in both}
+        {"reached": generators in which the discriminators' step leaves gradients, "mixed": networks whose output
+        for a picture depends on the others in its batch, "unmoved": networks that a step does not change (all by
+        name), "same_crops": share of pictures that are the same in both epochs, "same_pairs": of A with the same B}
     """
     batch = [torch.stack(side).to(model.device) for side in zip(*(dataset[n] for n in range(batch_size)), strict=True)]
-    looks = {"reached": _reached, "mixed": _mixed, "unmoved": _unmoved}
-    same_crops, same_pairs = _two_epochs(dataset, pictures)
-    seen = {name: look(copy.deepcopy(model), *batch) for name, look in looks.items()}
+    seen = {"reached": [], "mixed": [], "unmoved": []}
+    reached, mixed, moved = (copy.deepcopy(model) for _ in seen)
+    _, fake_A, fake_B = reached.generator_step(*batch)
+    for network in reached.networks.values():
+        network.zero_grad()
+    reached.discriminator_step(*batch, fake_A, fake_B)
+    moved.set_lr(1e-3)  # at the end of a training it may be too small to be seen
+    moved.step(*batch)
+    for name, network in model.networks.items():
+        if name.startswith("G") and any(p.grad is not None for p in reached.networks[name].parameters()):
+            seen["reached"].append(name)
+        with torch.no_grad():
+            in_batch, alone = mixed.networks[name](batch[0])[:1], mixed.networks[name](batch[0][:1])
+        if not torch.allclose(in_batch, alone, atol=1e-3):
+            seen["mixed"].append(name)
+        if all(map(torch.equal, network.parameters(), moved.networks[name].parameters())):
+            seen["unmoved"].append(name)
+    length, path = len(dataset), dataset.path
+    again = {path("A", n): n for n in range(length, 2 * length)}
+    pairs = [(n, again[path("A", n)]) for n in range(min(24, length))]  # where a picture of A is in the two epochs
+    same_crops = sum(torch.equal(dataset[n][0], dataset[m][0]) for n, m in pairs) / len(pairs)
+    same_pairs = sum(path("B", n) == path("B", m) for n, m in pairs) / len(pairs)
     return {**seen, "same_crops": same_crops, "same_pairs": same_pairs}
-
-
-def _reached(model, real_A, real_B):
-    _, fake_A, fake_B = model.generator_step(real_A, real_B)
-    for network in model.networks.values():
-        network.zero_grad(set_to_none=True)
-    model.discriminator_step(real_A, real_B, fake_A, fake_B)
-    return [name for name in ("G_AB", "G_BA") if any(p.grad is not None for p in model.networks[name].parameters())]
-
-
-@torch.no_grad()
-def _mixed(model, real_A, real_B):
-    outputs = {name: (network(real_A)[:1], network(real_A[:1])) for name, network in model.networks.items()}
-    return [name for name, (in_batch, alone) in outputs.items() if not torch.allclose(in_batch, alone, atol=1e-3)]
-
-
-def _unmoved(model, real_A, real_B):
-    model.set_lr(1e-3)  # at the end of a training it may be too small to be seen
-    before = copy.deepcopy(model.networks)
-    model.step(real_A, real_B)
-    pairs = {name: zip(before[name].parameters(), G.parameters(), strict=True) for name, G in model.networks.items()}
-    return [name for name, parameters in pairs.items() if all(torch.equal(p, q) for p, q in parameters)]
-
-
-def _two_epochs(dataset, pictures):
-    """(share of pictures of A that come with the same crop, and with the same B) in the next epoch."""
-    length = len(dataset)
-    again = {dataset.path("A", n): n for n in range(length, 2 * length)}
-    pairs = [(n, again[dataset.path("A", n)]) for n in range(min(pictures, length))]
-    crops = [torch.equal(dataset[n][0], dataset[m][0]) for n, m in pairs]
-    partners = [dataset.path("B", n) == dataset.path("B", m) for n, m in pairs]
-    return sum(crops) / len(pairs), sum(partners) / len(pairs)

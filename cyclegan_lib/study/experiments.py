@@ -1,12 +1,7 @@
-"""What the experiments are: arms, seeds and configurations, as data. `study.ablation` runs them.
+"""The experiments as data. Runs of one seed share pictures, their order and, where shapes allow, first weights."""
 
-Runs with the same seed see the same pictures in the same order and start from the same weights, as far
-as the shapes allow: they differ in their arms alone.
-"""
-
-import argparse
-import dataclasses
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from cyclegan_lib.config import OUTPUT_NORMS, TrainConfig
@@ -15,14 +10,10 @@ from cyclegan_lib.errors import UserError
 DRAWN_DATA = "water2wine"
 MAIN_ARMS = ("none", "instance")
 NO_LIMIT = 10**6  # epochs: a run ends after its steps
-# What the student began with, and what they then added, one by one and together.
-DIARY = {
-    "": dict(lambda_identity=0.0, decay_epoch=NO_LIMIT, no_init=True),
-    " + identity": dict(decay_epoch=NO_LIMIT, no_init=True),
-    " + decay": dict(lambda_identity=0.0, no_init=True),
-    " + init": dict(lambda_identity=0.0, decay_epoch=NO_LIMIT),
-    " + all": dict(),
-}
+# What the student began with, and which of it they then replaced, one by one and together.
+FIRST = dict(lambda_identity=0.0, decay_epoch=NO_LIMIT, no_init=True)
+NEW = {"": [], " + identity": ["lambda_identity"], " + decay": ["decay_epoch"], " + init": ["no_init"], " + all": FIRST}
+DIARY = {name: {key: FIRST[key] for key in FIRST if key not in added} for name, added in NEW.items()}
 # Changes of an arm that are arguments of `write_dataset`, and their values in water2wine; others are options.
 DRAWN = {"confounding": 0.5, "glass_confounding": 0.5, "num_train": 400}
 CONFOUNDINGS = (0.5, 0.65, 0.8, 0.9, 1.0)
@@ -39,22 +30,18 @@ class Experiment:
 
 
 OUTPUT_NORM_EXPERIMENTS = {
-    "output_norm": Experiment(
-        5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS, (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)
-    ),
-    "diary": Experiment(3, {
-        norm + added: dict(output_norm=norm, **changes) for norm in MAIN_ARMS for added, changes in DIARY.items()
-    }),
+    "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS,
+                              (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)),
+    "diary": Experiment(3, {norm + added: dict(output_norm=norm, **changes)
+                            for norm in MAIN_ARMS for added, changes in DIARY.items()}),
     "mirror": Experiment(3, {"discriminator_instance": dict(discriminator_instance=True)}),
-    # What keeps the arm with the norm above the floor? The same without an adversary, and with
-    # the identity loss alone: one generator, once through.
+    # What keeps the arm with the norm above the floor? Without an adversary; one generator, once through.
     "above_the_floor": Experiment(3, {
         "instance, no adversary": dict(output_norm="instance", lambda_adversarial=0.0),
         "instance, identity alone": dict(output_norm="instance", lambda_adversarial=0.0, lambda_cycle=0.0),
     }),
-    "confounded": Experiment(5, {
-        norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95) for norm in MAIN_ARMS
-    }),
+    "confounded": Experiment(5, {norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95)
+                                 for norm in MAIN_ARMS}),
 }  # fmt: skip
 # What the data taught it: walls or glasses that follow the liquid, and what might help.
 BACKGROUND = {f"background {share}": dict(confounding=share) for share in CONFOUNDINGS}
@@ -63,26 +50,20 @@ ALIKE = {"independent": {}, "confounded": dict(confounding=1.0, glass_confoundin
 DATA_EXPERIMENTS = {
     "background": Experiment(3, BACKGROUND, tuple(BACKGROUND)),
     "glass": Experiment(3, GLASS, tuple(GLASS)[1:]),
-    "identity": Experiment(3, {
-        f"{data}, identity {weight:g}": dict(lambda_identity=weight, **changes)
-        for data, changes in ALIKE.items() for weight in (0.0, 5.0, 10.0)
-    }),
-    "augmentation": Experiment(3, {
-        f"{count} pictures, {name}": dict(num_train=count, no_augment=not augment)
-        for count in (400, 40) for name, augment in {"augmented": True, "as they are": False}.items()
-    }),
+    "identity": Experiment(3, {f"{data}, identity {weight:g}": dict(lambda_identity=weight, **changes)
+                               for data, changes in ALIKE.items() for weight in (0.0, 5.0, 10.0)}),
+    "augmentation": Experiment(3, {f"{count} pictures, {name}": dict(num_train=count, no_augment=name != "augmented")
+                                   for count in (400, 40) for name in ("augmented", "as they are")}),
 }  # fmt: skip
 EXPERIMENTS = OUTPUT_NORM_EXPERIMENTS | DATA_EXPERIMENTS
 
 
 def base_config(**changes):
     """The configuration of all runs, so small that sixty of them fit into an evening; `changes` are options."""
-    base = dict(
+    return TrainConfig(**dict(
         dataset_name=DRAWN_DATA, img_height=64, img_width=64, batch_size=4, num_epochs=NO_LIMIT, base_channels=12,
-        num_residual=3, lambda_adversarial=1.0, lambda_cycle=10.0, lambda_identity=5.0, gan_mode="lsgan", lr=1e-3,
-        sample_interval=0, checkpoint_interval=0, num_workers=0,
-    )  # fmt: skip
-    return TrainConfig(**{**base, **changes})
+        num_residual=3, lambda_identity=5.0, lr=1e-3, sample_interval=0, checkpoint_interval=0, num_workers=0,
+    ) | changes)  # fmt: skip
 
 
 @dataclass
@@ -97,20 +78,17 @@ class Run:
 
 
 def settled(args):
-    """The arguments of `cyclegan ablation`, with the defaults that depend on others.
-
-    Raises:
-        UserError: naming an unknown experiment or arm, and those that there are.
-    """
-    names, arms, output = args.experiments or list(OUTPUT_NORM_EXPERIMENTS), args.arms, args.output
-    _check_names("experiments", names, EXPERIMENTS)
+    """The arguments with the defaults that depend on others; a `UserError` names an unknown experiment or arm."""
+    args.experiments = args.experiments or list(OUTPUT_NORM_EXPERIMENTS)
+    _check_names("experiments", args.experiments, EXPERIMENTS)
     if args.dataset_name != DRAWN_DATA:  # other people's pictures get the two main arms
-        names, arms = ["output_norm"], arms or MAIN_ARMS
-        output = output or Path(f"runs/ablation_{args.dataset_name}")
-    _check_names("arms", arms or (), [arm for name in names for arm in EXPERIMENTS[name].arms])
-    output = output or args.data_root / ("debugging" if set(names) <= set(DATA_EXPERIMENTS) else "ablation")
-    changes = dict(experiments=names, arms=arms, output=output, work=args.work or Path("runs") / output.name)
-    return argparse.Namespace(**{**vars(args), **changes})
+        args.experiments, args.arms = ["output_norm"], args.arms or MAIN_ARMS
+        args.output = args.output or Path(f"runs/ablation_{args.dataset_name}")
+    _check_names("arms", args.arms or (), [arm for name in args.experiments for arm in EXPERIMENTS[name].arms])
+    folder = "debugging" if set(args.experiments) <= set(DATA_EXPERIMENTS) else "ablation"
+    args.output = args.output or args.data_root / folder
+    args.work = args.work or Path("runs") / args.output.name
+    return args
 
 
 def _check_names(option, names, known):
@@ -124,24 +102,24 @@ def plan(args):
     runs = {}
     for name in dict.fromkeys(args.experiments):
         experiment = EXPERIMENTS[name]
-        for seed in range(args.seeds or experiment.seeds):
-            for arm, changes in experiment.arms.items():
-                if args.arms is None or arm in args.arms:
-                    run = _run(args, seed, changes)
-                    run = runs.setdefault(dataclasses.astuple(run.config), run)
-                    run.labels.append((name, arm, seed))
-                    if seed == 0 and arm in experiment.keep:
-                        run.kept_as.append(arm)
-                        run.keep_at.update(experiment.keep_at)
+        arms = [arm for arm in experiment.arms if arm in (args.arms or experiment.arms)]
+        for seed, arm in itertools.product(range(args.seeds or experiment.seeds), arms):
+            run = run_of(args, seed, experiment.arms[arm])
+            run = runs.setdefault(astuple(run.config), run)
+            run.labels.append((name, arm, seed))
+            if seed == 0 and arm in experiment.keep:
+                run.kept_as.append(arm)
+                run.keep_at.update(experiment.keep_at)
     for run in runs.values():
         name = " ".join(map(str, run.labels[0])).replace(" + ", "+").replace(", ", "-").replace(" ", "_")
-        run.config = dataclasses.replace(run.config, run_name=name)
+        run.config = replace(run.config, run_name=name)
         run.config.check()
     return list(runs.values())
 
 
-def _run(args, seed, changes):
-    drawn = DRAWN | {key: value for key, value in changes.items() if key in DRAWN}
+def run_of(args, seed, changes):
+    """The run of an arm, as yet without labels."""
+    drawn = {key: changes.get(key, value) for key, value in DRAWN.items()}
     options = {key: value for key, value in changes.items() if key not in DRAWN}
     name = "_".join([args.dataset_name, *(f"{key}_{value}" for key, value in drawn.items() if value != DRAWN[key])])
     return Run(base_config(

@@ -1,7 +1,4 @@
-"""The floor: the lowest error that a generator with an InstanceNorm before its tanh can reach (notebook 05).
-
-Pictures are (N, C, H, W) in [-1, 1], so an error of 2 is the whole range.
-"""
+"""The floor: the lowest error that a generator with an InstanceNorm before its tanh can reach (notebook 05)."""
 
 import functools
 import math
@@ -19,25 +16,20 @@ UNUSED = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)  # the column of va
 def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
     """The lowest mean |fake − picture| that any generator ending in tanh(InstanceNorm(·)) can reach.
 
-    Such a generator chooses z for every pixel and returns tanh(z), but the norm gives each channel
-    of each picture mean(z) = 0 and mean(z²) ≤ 1. Minimising mean |tanh(z) − x| under these two
-    constraints is a linear programme over the histogram h of x. Its dual has two variables:
+    It chooses z for every pixel and returns tanh(z), but the norm gives each channel of each picture mean(z) = 0
+    and mean(z²) ≤ 1. To minimise mean |tanh(z) − x| is then a linear programme over the histogram h of x, with the dual
 
         max over α, β ≥ 0 of   Σₖ hₖ · min_z [ |tanh(z) − xₖ| + α z + β z² ]  −  β
 
-    Any α and β > 0 give a lower bound. The inner minimum is bounded from below over every
-    interval of a grid of z and over both unbounded ends, so the result is certified: it is never
-    above the true floor. `closest_reachable` bounds the floor from above.
-
-    With a learned scale and shift (`instance_affine`), mean(z) = shift and the variance of z is
-    at most scale²: the floor falls to zero as the scale grows. BatchNorm has no floor: with its
-    running statistics, its scale and shift do not depend on the picture.
+    Any α and β > 0 give a lower bound, and `inner_minimum` bounds the inner minimum from below: the result is
+    never above the true floor. `closest_reachable` bounds it from above. With a learned scale and shift
+    (`instance_affine`), mean(z) = shift and the variance of z is at most scale²: the floor falls to zero as the
+    scale grows. BatchNorm has none: in eval mode, its scale and shift do not depend on the picture.
 
     Args:
-        pictures: (N, C, H, W) in [-1, 1]. Values between two 8-bit levels are rounded to the
-            nearer one, and the bound is lowered by the mean distance of this rounding.
+        pictures: (N, C, H, W) in [-1, 1], rounded here to 8 bits; the mean distance of that lowers the bound.
         reduction: "mean" for one float over all pictures and channels, "none" for (N, C).
-        scale, shift: of the affine part of the norm; the scale above 0.
+        scale, shift: of the affine part of the norm; a ValueError if the scale is not above 0.
     """
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be a number above 0, not {scale}")
@@ -49,16 +41,10 @@ def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
 
 
 def closest_reachable(pictures, scale=1.0, shift=0.0):
-    """Pictures (N, C, H, W) close to these that a generator ending in tanh(InstanceNorm(·)) could return.
-
-    They bound the floor from above: it lies between `output_norm_floor(x, "none")` and
-    `(closest_reachable(x) - x).abs().mean((2, 3))`. `_cheapest_mixture` finds values of z with the
-    right mean and variance for the histogram, `_deal` assigns them to the pixels.
-    """
+    """Pictures (N, C, H, W) close to these that end in tanh(InstanceNorm(·)): they bound the floor from above."""
     level, histogram = _histograms(pictures)
-    plans, shares = _cheapest_mixture(histogram, scale, shift)
-    z = _deal(LEVELS[level], level, plans, shares, scale, shift)
-    return z.tanh().reshape(pictures.shape)
+    mixture = _cheapest_mixture(histogram, scale, shift)
+    return _deal(LEVELS[level], level, *mixture, scale, shift).tanh().reshape(pictures.shape)
 
 
 def _histograms(pictures):
@@ -69,17 +55,14 @@ def _histograms(pictures):
     return level, histogram.scatter_add_(1, level, torch.full_like(flat, 1 / flat.shape[1]))
 
 
-def _maximise_dual(histogram, scale, shift, rounds=5):
-    """The largest dual value found for each histogram: (M, 256) → (M,).
-
-    The dual is concave, so the best point of a grid of (α, log β) is where a finer grid is laid next.
-    """
+def _maximise_dual(histogram, scale, shift):
+    """The largest value found of the dual, which is concave, on finer and finer grids: (M, 256) → (M,)."""
     line = functools.partial(torch.linspace, dtype=torch.float64)
     unit = max(1.0, scale)  # z grows with the scale, so α becomes smaller
     grid = torch.cartesian_prod(line(-1.2, 1.2, 25) / unit, line(-8, 0, 17) - 2 * math.log(scale)).T[:, None]
     finer = torch.cartesian_prod(line(-0.1, 0.1, 5) / unit, line(-0.5, 0.5, 5)).T[:, None]
     best = torch.zeros(len(histogram), 1, dtype=torch.float64)
-    for shrink in 0.5 ** torch.arange(rounds + 1):
+    for shrink in 0.5 ** torch.arange(6):
         alpha, log_beta = grid
         limits = shift * alpha + (scale**2 + shift**2) * log_beta.exp()
         value = (inner_minimum(alpha, log_beta.exp()) * histogram[:, None]).sum(2) - limits
@@ -89,12 +72,11 @@ def _maximise_dual(histogram, scale, shift, rounds=5):
     return best[:, 0]
 
 
-def _cheapest_mixture(histogram, scale, shift, pivots=100):
+def _cheapest_mixture(histogram, scale, shift):
     """Plans (M, 3, 256) and their shares (M, 3) that together have the right mean and variance at the lowest cost.
 
-    A plan gives each level one value of z, and a mixture gives each plan a share of the pixels.
-    The simplex method with column generation finds the cheapest: the dual prices (α, β) of mean
-    and variance in the current mixture determine which plan enters next.
+    A plan gives each level a z, a mixture gives each plan a share of the pixels. It is the simplex method with column
+    generation: the dual prices (α, β) of mean and variance in the current mixture determine which plan enters next.
     """
     m, budget = len(histogram), scale**2 + shift**2
     wanted = torch.tensor([1.0, 0, 0]).double().expand(m, 3)  # the shares sum to 1 and meet both constraints
@@ -110,7 +92,7 @@ def _cheapest_mixture(histogram, scale, shift, pivots=100):
     costs, columns = torch.zeros(m, 3).double(), UNUSED[:, None].repeat(m, 1, 3)
     for i in (0, 1):
         costs[:, i], columns[:, :, i] = column(plans[:, i])
-    for _ in range(pivots):
+    for _ in range(100):
         price = torch.linalg.solve(columns.mT, costs)
         plan = _best_z(-price[:, 1:2], price[:, 2:].clamp(min=1e-7 / budget))[:, 0]
         cost, entering = column(plan)
@@ -129,16 +111,13 @@ def _cheapest_mixture(histogram, scale, shift, pivots=100):
     return plans, torch.where(columns[:, 0] > 0, shares, 0)
 
 
-def _deal(x, level, plans, shares, scale, shift, tries=16):
-    """Give each pixel of `level` (M, pixels) the z of a plan: (M, pixels), with that mean and variance.
-
-    Pixels, sorted by level, are assigned to the plans by a low-discrepancy sequence, so that each level
-    is divided in about these shares. In small pictures the rest matters: the best of several starts counts.
-    """
+def _deal(x, level, plans, shares, scale, shift):
+    """Give each pixel of `level` (M, pixels) the z of a plan: (M, pixels), with that mean and variance."""
+    # A low-discrepancy sequence divides each level in about these shares. In small pictures the rest matters.
     place = level.argsort(dim=1, stable=True).argsort(dim=1) * ((5**0.5 - 1) / 2)
     limits = shares.cumsum(1)[:, :-1].contiguous()
     best, lowest = torch.zeros_like(x), torch.full((len(x), 1), torch.inf, dtype=torch.float64)
-    for start in torch.arange(tries) / tries:
+    for start in torch.arange(16) / 16:
         z = plans.flatten(1).gather(1, torch.searchsorted(limits, (place + start) % 1) * 256 + level) - shift
         # The mean is corrected on pixels that are black or white anyway: there tanh changes least.
         extreme = (z + shift).abs() > 6
@@ -152,10 +131,7 @@ def _deal(x, level, plans, shares, scale, shift, tries=16):
 
 @functools.cache
 def _z_grid():
-    """The nodes z for the inner minimum, every kink atanh(xₖ) among them, and the index of each level's kink.
-
-    An index counts the nodes from 1: 0 lies left of all nodes (for x = -1), the last right of all (x = 1).
-    """
+    """Nodes z for the inner minimum, each kink atanh(xₖ) among them, and the kinks' indices from 1 (0: left of all)."""
     kinks = torch.atanh(LEVELS[1:-1])
     z = torch.cat([kinks, torch.linspace(-6, 6, 601, dtype=torch.float64)]).unique()
     return z, torch.cat([torch.tensor([0]), torch.searchsorted(z, kinks) + 1, torch.tensor([len(z) + 1])])
@@ -164,9 +140,8 @@ def _z_grid():
 def inner_minimum(alpha, beta):
     """A lower bound of min_z [ |tanh(z) − xₖ| + α z + β z² ] for all 256 levels: (M, T) → (M, T, 256).
 
-    Left of the kink the function is x + [−tanh(z) + α z + β z²], right of it it is
-    −x + [tanh(z) + α z + β z²]. The brackets do not depend on x, so each level only needs the
-    minimum of the first over all intervals to its left, and of the second to its right.
+    Left of the kink the function is x + [−tanh(z) + α z + β z²], right of it −x + [tanh(z) + α z + β z²]. The brackets
+    do not depend on x: a level needs the minimum of the first over intervals to its left, of the second to its right.
     """
     z, kink = _z_grid()
     alpha, beta = alpha[..., None], beta[..., None]
@@ -198,23 +173,18 @@ def _best_z(alpha, beta):
 
 
 def command(args):
-    """`cyclegan floor FOLDER`: the floor under the cycle losses of any pictures."""
-    splits = [side for side in ("trainA", "trainB") if (args.folder / side).is_dir()] or [""]
-    print("\n".join([floor_report(args.folder / side, args.size, args.limit) for side in splits]))
-
-
-def floor_report(folder, size, limit):
-    """The floor of a folder's pictures, from below and from above, and what it means, in two lines."""
-    count = len(find_pictures(folder))
-    if not count:
-        raise UserError(f"{folder}: {'no pictures in it' if folder.is_dir() else 'no such folder'}")
-    pictures = load_split(folder, ".", (size, size), limit=limit)
-    floor = output_norm_floor(pictures)
-    above = (closest_reachable(pictures) - pictures).abs().mean().item()
-    brightness = (pictures.mean((2, 3)).abs() - LARGEST_MEAN).clamp(min=0).mean().item()
-    return (
-        f"{folder}: {len(pictures)} of {count} pictures at {size}×{size}: floor {floor:.4f} (at most {above:.4f}), "
-        f"{min(brightness, floor):.4f} of it from brightness alone\n"
-        f"  with InstanceNorm at the generator's output their cycle loss cannot go below "
-        f"{math.floor(1000 * floor) / 1000}, nor can their identity loss"
-    )
+    """`cyclegan floor FOLDER`: the floor of any pictures, from below and from above, and what it means."""
+    if not args.folder.is_dir():
+        raise UserError(f"{args.folder}: no such folder")
+    for side in [side for side in ("trainA", "trainB") if (args.folder / side).is_dir()] or ["."]:
+        pictures = load_split(args.folder, side, (args.size, args.size), limit=args.limit)
+        floor = output_norm_floor(pictures)
+        above = (closest_reachable(pictures) - pictures).abs().mean().item()
+        brightness = (pictures.mean((2, 3)).abs() - LARGEST_MEAN).clamp(min=0).mean().item()
+        print(
+            f"{args.folder / side}: {len(pictures)} of {len(find_pictures(args.folder / side))} pictures "
+            f"at {args.size}×{args.size}: floor {floor:.4f} (at most {above:.4f}), "
+            f"{min(brightness, floor):.4f} of it from brightness alone\n"
+            f"  with InstanceNorm at the generator's output their cycle loss cannot go below "
+            f"{math.floor(1000 * floor) / 1000}, nor can their identity loss"
+        )

@@ -14,7 +14,7 @@ import torch
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_atomic
 from cyclegan_lib.runs.resume import ON_RESUME
-from cyclegan_lib.study.experiments import EXPERIMENTS, base_config
+from cyclegan_lib.study.experiments import EXPERIMENTS, run_of
 from cyclegan_lib.study.statistics import mean_and_interval
 from cyclegan_lib.water2wine.scores import SCORES
 
@@ -36,8 +36,7 @@ class Tables:
         self.place = {label: i for i, label in enumerate(label for run in runs for label in run.labels)}
 
     def has(self, run):
-        labels = [{label_of(row) for row in read_table(path)} for path in self.paths.values()]
-        return all(set(run.labels) <= of_table for of_table in labels)
+        return all({*run.labels} <= {label_of(row) for row in read_table(path)} for path in self.paths.values())
 
     def add(self, run, history, scores):
         """Add the rows of a finished run, and copy the networks that are to be kept of it."""
@@ -56,11 +55,10 @@ class Tables:
 def csv_of(rows, columns):
     """Rows (dicts) → the text of a CSV: floats with five digits, None as an empty field."""
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
+    writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for row in rows:
-        values = (row.get(column) for column in columns)
-        writer.writerow([f"{value:.5g}" if isinstance(value, float) else value for value in values])
+        writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
     return table.getvalue()
 
 
@@ -69,11 +67,7 @@ def label_of(row):
 
 
 def read_table(path):
-    """A table of an experiment → a list of dicts: numbers as floats, empty fields as None; [] without a file.
-
-    Raises:
-        UserError: naming the first line that is not a row of such a table.
-    """
+    """A table → a list of dicts, numbers as floats, "" as None; [] without a file. UserError: names a damaged line."""
     rows = []
     if not Path(path).is_file():
         return rows
@@ -96,29 +90,19 @@ def number(text):
 
 
 def by_arm(scores, experiment, columns):
-    """The rows of an experiment in `scores.csv`, by arm, in the experiment's order.
-
-    Returns:
-        {arm: {column: (the values of its seeds, (mean, half width of its 95 % confidence interval))}}
-    """
-    arms = {}
-    for row in scores:
-        if row["experiment"] == experiment:
-            arms.setdefault(row["arm"], []).append(row)
-    order = [*(EXPERIMENTS[experiment].arms if experiment in EXPERIMENTS else ()), *arms]
+    """{arm, in the experiment's order: {column: (values of its seeds, (mean, half its 95 % confidence interval))}}."""
+    rows = [row for row in scores if row["experiment"] == experiment]
+    order = [*(EXPERIMENTS[experiment].arms if experiment in EXPERIMENTS else ()), *(row["arm"] for row in rows)]
     groups = {}
-    for arm in sorted(arms, key=order.index):
-        values = {column: [row[column] for row in arms[arm]] for column in columns}
+    for arm in sorted({row["arm"] for row in rows}, key=order.index):
+        values = {column: [row[column] for row in rows if row["arm"] == arm] for column in columns}
         groups[arm] = {column: (seeds, mean_and_interval(seeds)) for column, seeds in values.items()}
     return groups
 
 
 def describe(args):
     """What config.json holds: everything that decides the tables, and the versions."""
-    base = base_config(
-        dataset_name=args.dataset_name, img_height=args.size, img_width=args.size, max_steps=args.steps,
-        batch_size=args.batch_size, precision=args.precision,
-    )  # fmt: skip
+    base = run_of(args, 0, {}).config
     decisive = [name for name, rule in ON_RESUME.items() if rule != "place" and name not in NOT_DECISIVE]
     return {
         "base": {name: getattr(base, name) for name in decisive},
@@ -129,11 +113,7 @@ def describe(args):
 
 
 def check_config(args):
-    """What config.json is to hold, in agreement with the tables that exist already.
-
-    Raises:
-        UserError: naming the first setting that differs from those of the tables.
-    """
+    """What config.json is to hold; a `UserError` names the first setting that the tables there have otherwise."""
     path, config = args.output / "config.json", json.loads(json.dumps(describe(args)))
     if not path.is_file() and not (args.output / "scores.csv").is_file():
         return config
