@@ -143,6 +143,12 @@ class UnpairedDataset(Dataset):
         if needed <= memory_budget:
             self.pictures = {domain: self._load_all(paths) for domain, paths in self.paths.items()}
 
+    @classmethod
+    def from_config(cls, config, read=read_picture):
+        """The training pictures that a `TrainConfig` names."""
+        augment = not config.no_augment
+        return cls(config.dataset_folder, config.size, config.channels, config.seed, augment, read=read)
+
     def __len__(self):
         return max(len(paths) for paths in self.paths.values())
 

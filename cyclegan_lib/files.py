@@ -77,6 +77,11 @@ def write_tensors(path, tensors, facts):
         save_file(tensors, partial, metadata={"facts": json.dumps(facts, sort_keys=True)})
 
 
+def read_header(path):
+    """The facts of a safetensors file; no tensor is read. Raises as `read_tensors`."""
+    return read_tensors(path, "no tensor begins like this")[1]
+
+
 def read_tensors(path, prefix=""):
     """(the tensors whose key begins with `prefix`, which is removed; the facts), on the CPU.
 

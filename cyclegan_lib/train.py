@@ -58,10 +58,7 @@ def make_trainer(config, hooks=(), show_bar=True):
         usual = usual_hooks(config, Resume(config, processes), show_bar)
         with processes.rank_0_first():
             prepare_dataset(config.data_root, config.dataset_name, max(config.size))
-        augment = not config.no_augment
-        data = UnpairedDataset(
-            config.dataset_folder, config.size, config.channels, config.seed, augment, read=read_picture
-        )
+        data = UnpairedDataset.from_config(config, read_picture)
         trainer = Trainer(config, data=data, processes=processes if processes.count > 1 else None)
         speed_up(trainer.model)
         if config.num_workers is None:

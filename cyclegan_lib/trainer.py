@@ -71,10 +71,7 @@ class Trainer:
         self.config, self.hooks, self.schedule, self.processes = config, list(hooks), schedule, processes
         self.model = CycleGAN.from_config(config) if model is None else model
         self.device = self.model.device
-        if data is None:
-            settings = config.size, config.channels, config.seed, not config.no_augment
-            data = UnpairedDataset(config.dataset_folder, *settings)
-        self.data = data
+        self.data = data = UnpairedDataset.from_config(config) if data is None else data
         self.steps_per_epoch = math.ceil(len(data) / config.batch_size)
         self.total_steps = min(config.num_epochs * self.steps_per_epoch, config.max_steps or math.inf)
         self.step, self.losses, self.lr, self.seconds = 0, None, config.lr, 0.0

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from cyclegan_lib.datasets import find_pictures, load_split
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import read_tensors
+from cyclegan_lib.files import read_header
 from cyclegan_lib.pictures.check import STATISTICS
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.translate import to_uint8
@@ -118,7 +118,7 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     """A `Judgement` of the test pictures in the data set `root`; it and `size` (H, W) default to the training's."""
     path = weights_file(source)
     G = load_generator(path, direction).to(device)
-    facts = read_tensors(path, "no tensor begins like this")[1] if path.suffix == ".safetensors" else {}
+    facts = read_header(path) if path.suffix == ".safetensors" else {}
     if not (root or "dataset_name" in facts) or not (size or "img_height" in facts):
         raise UserError(f"{source} does not say what it was trained on; give --dataset and --size")
     root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])

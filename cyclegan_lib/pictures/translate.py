@@ -56,7 +56,10 @@ def to_uint8(pictures):
 
 
 def plan(sources, output):
-    """({where in `output` a translation goes: its picture's file}, {file: why it is left out}); originals are safe."""
+    """({where in `output` a translation goes: its picture's file}, {file: why it is left out}).
+
+    Raises `UserError` where a source is missing, two pictures have one target, or a target is one of the originals.
+    """
     jobs, left_out, output = {}, {}, Path(output)
     for source in map(Path, sources):
         if not source.exists():
@@ -88,13 +91,14 @@ Loaded = namedtuple("Loaded", "target pixels alpha profile")
 
 def load(jobs, G, memory, failed):
     """Yield a `Loaded` for every job. Why some cannot be read, or would need more `memory`, goes into `failed`."""
+    or_else = "give a larger --memory or scale it down"
     for target, source in jobs:
         try:
             original = open_upright(source)
             width, height = original.size
             needed = BESIDES + kept_bytes(G, height, width)[0]
             if width * height > WHOLE_PIXELS and needed > memory:
-                raise UserError(f"{width}×{height} pixels need about {needed / 1024**3:.1f} GB; give a larger --memory")
+                raise UserError(f"{width}×{height} pixels need about {needed / 1024**3:.1f} GB; {or_else}")
             alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
             # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
             profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
@@ -133,8 +137,9 @@ def command(args):
     """Exit code 1 if a file was left out."""
     device = resolve_device(args.device)
     jobs, left_out = plan(args.pictures, args.output)
-    if not args.overwrite and (existing := next(filter(Path.exists, jobs), None)):
-        raise UserError(f"{existing} exists already; choose another --output, or --overwrite")
+    if (existing := list(filter(Path.exists, jobs))) and not args.overwrite:
+        others = f" (and {len(existing) - 1} others)" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]}{others} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")

@@ -1,8 +1,5 @@
 """A checkpoint is one file: networks, optimisers, buffers of past fakes, scaler, step and settings.
 
-    saved_models/<run_name>/epoch_<N>.safetensors   after an epoch
-                            step_<S>.safetensors    within an epoch
-
 The file is written under another name, synced and renamed: it is whole or it is not there. Its
 header holds a hash of each part's tensors, and one of the header's facts, so a damaged file is
 recognised. Safetensors hold numbers and text and run no code when read. There is no time of day
@@ -15,7 +12,7 @@ import json
 import torch
 
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import read_tensors, write_tensors
+from cyclegan_lib.files import read_header, read_tensors, write_tensors
 
 OPTIMIZERS = ("optimizer_G", "optimizer_D")
 BUFFERS = ("fake_A_buffer", "fake_B_buffer")
@@ -74,13 +71,8 @@ def hash_of_facts(facts):
 
 
 def read_facts(path):
-    """The facts of a checkpoint, checked; no tensor is read.
-
-    Raises:
-        UserError: naming the file, if it is missing, damaged or no checkpoint.
-    """
-    _, facts = read_tensors(path, prefix="no tensor begins like this")
-    return _checked(path, facts)
+    """The facts of a checkpoint, checked; no tensor is read. `UserError` if it is missing, damaged or none."""
+    return _checked(path, read_header(path))
 
 
 def _checked(path, facts):

@@ -60,13 +60,13 @@ class Processes:
                 stack.enter_context(contextlib.redirect_stderr(nowhere))
             yield
 
-    def agree(self, *flags):
-        """Each flag as it is True in any process: all go the same way, at the same step."""
+    def agree(self, flag):
+        """Whether the flag is True in any process: all go the same way, at the same step."""
         if self.count == 1:
-            return flags
-        raised = torch.tensor(flags, dtype=torch.uint8)
+            return flag
+        raised = torch.tensor(flag, dtype=torch.uint8)
         distributed.all_reduce(raised, distributed.ReduceOp.MAX, group=self._by_cpu)
-        return tuple(flag > 0 for flag in raised.tolist())
+        return raised.item() > 0
 
     def share(self, numbers):
         """The numbers of a batch that this process loads; one too many, with weight 0, where there are too few."""

@@ -167,7 +167,7 @@ class Checkpoints(Hook):
             return
         if config.checkpoint_minutes:
             seconds = time.monotonic() - self.saved_at
-            [is_time] = self.processes.agree(seconds >= 60 * config.checkpoint_minutes)
+            is_time = self.processes.agree(seconds >= 60 * config.checkpoint_minutes)
         ends_epoch = trainer.step % trainer.steps_per_epoch == 0
         if ends_epoch and config.checkpoint_interval and trainer.epoch % config.checkpoint_interval == 0:
             self.save(trainer, f"epoch_{trainer.epoch}")

@@ -31,8 +31,7 @@ class StopOnSignal(Hook):
         self.asked = True
 
     def after_step(self, trainer):
-        [asked] = self.processes.agree(self.asked) if self.processes else [self.asked]
-        if asked:
+        if self.processes.agree(self.asked) if self.processes else self.asked:
             trainer.stop()
 
 

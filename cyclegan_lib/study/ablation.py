@@ -105,8 +105,7 @@ def make_trainer(config, hooks=()):
     """A trainer that reads every picture file that `cyclegan train` reads and has the faster layers."""
     if config.device == "cpu":
         torch.set_num_threads(1)
-    augment = not config.no_augment
-    data = UnpairedDataset(config.dataset_folder, config.size, config.channels, config.seed, augment, read=read_picture)
+    data = UnpairedDataset.from_config(config, read_picture)
     return Trainer(config, hooks, speed_up(CycleGAN.from_config(config)), data)
 
 

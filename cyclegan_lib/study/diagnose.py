@@ -192,21 +192,21 @@ def probe(model, dataset, batch_size=4):
     """
     batch = [torch.stack(side).to(model.device) for side in zip(*(dataset[n] for n in range(batch_size)), strict=True)]
     seen = {"reached": [], "mixed": [], "unmoved": []}
-    reached, mixed, moved = (copy.deepcopy(model) for _ in seen)
-    _, fake_A, fake_B = reached.generator_step(*batch)
-    for network in reached.networks.values():
-        network.zero_grad()
-    reached.discriminator_step(*batch, fake_A, fake_B)
-    moved.set_lr(1e-3)  # at the end of a training it may be too small to be seen
-    moved.step(*batch)
-    for name, network in model.networks.items():
-        if name.startswith("G") and any(p.grad is not None for p in reached.networks[name].parameters()):
-            seen["reached"].append(name)
+    for name, network in copy.deepcopy(model).networks.items():
         with torch.no_grad():
-            in_batch, alone = mixed.networks[name](batch[0])[:1], mixed.networks[name](batch[0][:1])
+            in_batch, alone = network(batch[0])[:1], network(batch[0][:1])
         if not torch.allclose(in_batch, alone, atol=1e-3):
             seen["mixed"].append(name)
-        if all(map(torch.equal, network.parameters(), moved.networks[name].parameters())):
+    tried = copy.deepcopy(model)
+    tried.set_lr(1e-3)  # at the end of a training it may be too small to be seen
+    _, fake_A, fake_B = tried.generator_step(*batch)
+    for network in tried.networks.values():
+        network.zero_grad()
+    tried.discriminator_step(*batch, fake_A, fake_B)
+    for name, network in tried.networks.items():
+        if name.startswith("G") and any(p.grad is not None for p in network.parameters()):
+            seen["reached"].append(name)
+        if all(map(torch.equal, network.parameters(), model.networks[name].parameters())):
             seen["unmoved"].append(name)
     length, path = len(dataset), dataset.path
     again = {path("A", n): n for n in range(length, 2 * length)}

@@ -62,7 +62,8 @@ def base_config(**changes):
     """The configuration of all runs, so small that sixty of them fit into an evening; `changes` are options."""
     return TrainConfig(**dict(
         dataset_name=DRAWN_DATA, img_height=64, img_width=64, batch_size=4, num_epochs=NO_LIMIT, base_channels=12,
-        num_residual=3, lambda_identity=5.0, lr=1e-3, sample_interval=0, checkpoint_interval=0, num_workers=0,
+        num_residual=3, lambda_adversarial=1.0, lambda_cycle=10.0, lambda_identity=5.0, gan_mode="lsgan", lr=1e-3,
+        sample_interval=0, checkpoint_interval=0, num_workers=0,
     ) | changes)  # fmt: skip
 
 

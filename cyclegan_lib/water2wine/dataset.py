@@ -30,10 +30,10 @@ def new_folder(root, overwrite=False):
     shutil.rmtree(workshop, ignore_errors=True)
     workshop.mkdir(parents=True)
     try:
-        yield workshop / root.name
+        yield workshop / "new"
         if overwrite:
             shutil.rmtree(root, ignore_errors=True)
-        (workshop / root.name).replace(root)
+        (workshop / "new").replace(root)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
 
@@ -47,7 +47,9 @@ def write_dataset(
     Raises `UserError` for an impossible probability, or if `root` exists (`overwrite`: and is no drawn data set).
     """
     root = Path(root)
-    if overwrite and root.exists() and not (root / "scenes.json").is_file():
+    if root.exists() and not overwrite:
+        raise UserError(f"{root} exists already; --overwrite draws it anew")
+    if root.exists() and not (root / "scenes.json").is_file():
         raise UserError(f"{root} was not drawn, so it is not overwritten; choose another --dataset_name")
     sample_scene(np.random.default_rng(0), "water", confounding, glass_confounding)  # raises for a wrong probability
     record = dict(seed=seed, size=size, confounding=confounding, glass_confounding=glass_confounding, scenes={})
