@@ -51,6 +51,7 @@ benchmark: venv  ## the textbook step against ours on this machine, and the READ
 
 explorer: venv  ## data/explorer.html and the animation, from what the experiment left
 	$(PY) -m cyclegan_lib page
+	$(PY) .ci/animation.py
 
 notebooks: venv  ## run every notebook as a learner would, and keep the outputs
 	$(PY) .ci/execute.py playground.ipynb $(wildcard notebooks/*.ipynb)

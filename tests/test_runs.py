@@ -161,7 +161,7 @@ def run_folder(tmp_path, model):
 def test_the_newest_is_of_the_latest_step(run_folder):
     (run_folder / "epoch_9.safetensors.bak").write_bytes(b"no checkpoint's name")
     found, damaged = newest_whole(run_folder)
-    assert (found.path.stem, found.step, found.is_epoch, damaged) == ("step_7", 7, False, {})
+    assert (found.path.stem, found.step, found.epoch, damaged) == ("step_7", 7, None, {})
     assert saved_epochs(run_folder) == [1, 2] and newest_whole(run_folder / "nowhere") == (None, {})
 
 

@@ -20,14 +20,10 @@ STATE_ERRORS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeEr
 
 
 def write_checkpoint(path, model, facts, buffers=None):
-    """Write `model` (a `CycleGAN`) atomically.
+    """Write `model` (a `CycleGAN`) atomically. Raises `UserError` if it cannot be written, on a full disk, say.
 
-    Args:
-        facts: what else to remember, a JSON-able dict with "step" in it: the architecture, settings, …
-        buffers: what `buffers_of` gives in each process of a training; only `model`'s by default.
-
-    Raises:
-        UserError: if it cannot be written, on a full disk, say.
+    `facts` are what else to remember, a JSON-able dict with "step" in it: the architecture, settings, …; `buffers`
+    what `buffers_of` gives in each process of a training, by default `model`'s alone.
     """
     states, random_states = states_of(model), {}
     for rank, of_rank in enumerate(buffers or [buffers_of(model)]):
@@ -108,13 +104,10 @@ def read_network(path, name="G_AB"):
 
 
 def load_checkpoint(path, model, rank=0):
-    """Put `model` (a `CycleGAN` of the same architecture) where `write_checkpoint` left it.
+    """Put `model` (a `CycleGAN` of the same architecture) where `write_checkpoint` left it. Returns the facts.
 
-    Each process of a training, by its `rank`, gets its own buffers; one that did not exist when the
-    checkpoint was saved begins with empty ones. Returns the facts.
-
-    Raises:
-        UserError: naming the file, if it is missing, damaged, or of another architecture.
+    Each process of a training, by its `rank`, gets its own buffers; one that did not exist when the checkpoint was
+    saved begins with empty ones. Raises `UserError`, naming a file that is missing, damaged, or of other networks.
     """
     states, facts = read_checkpoint(path)
     for name, network in model.networks.items():

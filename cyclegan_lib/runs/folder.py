@@ -26,21 +26,17 @@ class Saved:
     """A checkpoint whose facts were read; its tensors were not checked yet."""
 
     path: Path
-    step: int
     facts: dict
 
     @property
-    def is_epoch(self):
-        return self.path.name.startswith("epoch_")
+    def step(self):
+        return self.facts["step"]
 
     @property
     def epoch(self):
-        """The number in the name of one that is of an epoch."""
-        return number_of(self.path)
-
-
-def number_of(path):
-    return int(NAME.fullmatch(path.name)[2])
+        """The number in its name, if it is of an epoch; None if it was saved within one."""
+        kind, number = NAME.fullmatch(self.path.name).groups()
+        return int(number) if kind == "epoch" else None
 
 
 def checkpoints_of(run_folder):
@@ -49,11 +45,10 @@ def checkpoints_of(run_folder):
     for path in Path(run_folder).glob("*_*.safetensors"):
         if NAME.fullmatch(path.name):
             try:
-                facts = read_facts(path)
-                saved.append(Saved(path, facts["step"], facts))
+                saved.append(Saved(path, read_facts(path)))
             except UserError as error:
                 damaged[path] = str(error)
-    return sorted(saved, key=lambda one: (one.step, one.is_epoch)), damaged
+    return sorted(saved, key=lambda one: (one.step, one.epoch is not None)), damaged
 
 
 def newest_whole(run_folder):
@@ -71,7 +66,8 @@ def newest_whole(run_folder):
 
 def saved_epochs(run_folder):
     """The epochs that `--start_from` can continue from, sorted."""
-    return sorted(number_of(path) for path in Path(run_folder).glob("epoch_*") if NAME.fullmatch(path.name))
+    names = [NAME.fullmatch(path.name) for path in Path(run_folder).glob("epoch_*")]
+    return sorted(int(name[2]) for name in names if name)
 
 
 def remove_later(run_folder, step):
@@ -101,15 +97,12 @@ def remove_run(folder):
 def prune(run_folder, keep, is_spared, finished):
     """Delete the checkpoints that newer ones have made superfluous.
 
-    Of those within epochs only such stay as are among the two newest of all, and none of a finished run.
-
-    Args:
-        keep: how many of the newest of epochs stay; 0: all.
-        is_spared: a function of an epoch's number: whether its checkpoint stays anyway.
+    Of those within epochs only such stay as are among the two newest of all, and none of a finished run. Of those of
+    epochs the newest `keep` stay (0: all), and those for whose number `is_spared` is true.
     """
     saved, _ = checkpoints_of(run_folder)
-    epochs = [one for one in saved if one.is_epoch]
-    superfluous = [one for one in (saved if finished else saved[:-2]) if not one.is_epoch]
+    epochs = [one for one in saved if one.epoch is not None]
+    superfluous = [one for one in (saved if finished else saved[:-2]) if one.epoch is None]
     if keep:
         newest_two = [] if finished else saved[-2:]
         superfluous += [one for one in epochs[:-keep] if not is_spared(one.epoch) and one not in newest_two]

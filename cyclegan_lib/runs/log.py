@@ -23,10 +23,8 @@ class Log(Hook):
     """Observer: writes `history.jsonl`, a line a step, and ends a training whose loss is not finite.
 
     Losses wait on the device as tensors: reading each one at once would make the device wait. Of several
-    processes one `writes`. `fresh` are the rows that were written after this step, mostly none.
-
-    Raises:
-        UserError: naming the step, the loss and its pictures, if a loss is not finite.
+    processes one `writes`. `fresh` are the rows that were written after this step, mostly none. A `UserError` names
+    the step, the loss and its pictures, if a loss is not finite.
     """
 
     def __init__(self, config, writes=True):
@@ -146,10 +144,8 @@ def is_finite(loss):
 def read_history(path, last=math.inf):
     """The rows of a `history.jsonl`, or of the one in a run's folder, up to step `last`: dicts, [] without a file.
 
-    A last line without its end, from a process that was killed while writing, is left out.
-
-    Raises:
-        UserError: naming the first line that is damaged, if it stands before step `last`.
+    A last line without its end, from a process that was killed while writing, is left out. A `UserError` names the
+    first line that is damaged, if it stands before step `last`.
     """
     return list(_history_rows(Path(path), last))
 

@@ -21,10 +21,8 @@ from cyclegan_lib.errors import UserError
 class Processes:
     """Those that a launcher started for this training: `count` of them, and this is number `rank`, from 0.
 
-    Without a launcher it is one. The first, `is_main`, is the only one that writes, prints and shows a bar.
-
-    Raises:
-        UserError: if the device is not for several, or there are more processes than GPUs.
+    Without a launcher it is one. The first, `is_main`, is the only one that writes, prints and shows a bar. Raises
+    `UserError` if the device is not for several, or there are more processes than GPUs.
     """
 
     def __init__(self, device):

@@ -26,14 +26,9 @@ SCHEDULE = ("num_epochs", "max_steps", "decay_epoch")  # the learning rate depen
 class Resume(Hook):
     """Intervention: continues from a checkpoint, or begins a run; it alone may use the run's folder.
 
-    Making it looks for the checkpoint and refuses to replace another run, before any picture is read.
-
-    Args:
-        processes: the `Processes` of this training; the first alone writes.
-
-    Raises:
-        UserError: where the options do not say whether to continue or to replace what lies there, if a
-            setting differs that may not, or if another process trains this run.
+    Making it looks for the checkpoint and refuses to replace another run, before any picture is read. Of several
+    `processes` the first alone writes. Raises `UserError` where the options do not say whether to continue or to
+    replace what lies there, if a setting differs that may not, or if another process trains this run.
     """
 
     def __init__(self, config, processes):
@@ -65,8 +60,7 @@ class Resume(Hook):
                 has = f"there are epochs {', '.join(map(str, epochs))}" if epochs else "there is no checkpoint yet"
                 raise UserError(f"--start_from {config.start_from}: not in {self.folder}; {has}")
             path = self.folder / f"epoch_{config.start_from}.safetensors"
-            facts = read_facts(path)
-            return Saved(path, facts["step"], facts)
+            return Saved(path, read_facts(path))
         damaged = {}
         if config.resume == "auto":
             saved, damaged = folder.newest_whole(self.folder)
@@ -145,11 +139,8 @@ class Resume(Hook):
 class Checkpoints(Hook):
     """Observer: saves the training as its options say, at its end, and when it is stopped; prunes old ones.
 
-    Attributes:
-        path: the newest checkpoint.
-
-    Raises:
-        UserError: if a weight is not finite, or the disk is full; what was saved before stays.
+    `path` is the newest checkpoint. Raises `UserError` if a weight is not finite, or the disk is full; what was saved
+    before stays.
     """
 
     def __init__(self, config, log, resume):

@@ -11,8 +11,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class StopOnSignal(Hook):
     """Observer: the first Ctrl-C or SIGTERM stops the training after the step; a second one ends it at once.
 
-    Args:
-        processes: a `Processes`, whose processes all stop after the same step; None for one.
+    All `processes` (a `Processes`; None for one) stop after the same step.
     """
 
     def __init__(self, processes=None):

@@ -1,9 +1,7 @@
 """The explorer without a kernel: `cyclegan page` makes one HTML page out of the experiment.
 
-    data/explorer.html          everything inside: two flipbooks of small pictures, the curves, the figure
-    data/ablation/training.gif  both arms training side by side
-
-All its pictures are drawn here; its script only picks. Every number in its text is read from the tables.
+Everything is inside: two flipbooks of small pictures, the curves, the figure. All its pictures are
+drawn here; its script only picks. Every number in its text is read from the tables.
 The same tables and networks give the same bytes, on one machine with one number of threads.
 """
 
@@ -14,11 +12,9 @@ import json
 import re
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_atomic
@@ -166,48 +162,18 @@ def build(moments, last, history, scores):
     return re.sub(r"\{\{(\w+)\}\}", lambda found: str(values[found[1]]), PAGE.read_text(encoding="utf-8"))
 
 
-def frame(shown, step, steps, side=2 * SIZE, gap=6, line=26, head=52):
-    """One moment of training as a Pillow image: a row for each of SHOWN under its name, the step above."""
-    width = gap + len(TEST_PICTURES) * (side + gap)
-    image = Image.new("RGB", (width, head + len(SHOWN) * (line + side) + gap), "white")
-    draw = ImageDraw.Draw(image)
-    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"  # the same on every machine
-    bold = ImageFont.truetype(fonts / "DejaVuSans-Bold.ttf", 22)
-    normal = ImageFont.truetype(fonts / "DejaVuSans.ttf", 17)
-    draw.text((gap, 6), f"training step {step} of {steps}", "black", bold)
-    draw.rectangle((gap, head - 14, width - gap - 1, head - 8), "#dddddd")
-    draw.rectangle((gap, head - 14, gap + (width - 2 * gap - 1) * step // steps, head - 8), "#555555")
-    for row, name in enumerate(SHOWN):
-        top = head + row * (line + side)
-        draw.rectangle((gap, top + 5, gap + 13, top + 18), plots.COLOURS.get(name, "#777777"))
-        draw.text((gap + 21, top + 2), CAPTIONS[name], "black", normal)
-        for i, picture in enumerate(shown[name]):
-            enlarged = to_image(picture).resize((side, side), Image.Resampling.NEAREST)
-            image.paste(enlarged, (gap + i * (side + gap), top + line))
-    return image
-
-
-def write_gif(frames, path):
-    """An animation that loops, its last frame held. One palette for all frames, so that nothing flickers."""
-    film = Image.fromarray(np.concatenate(frames))
-    palette = film.quantize(256, kmeans=3)  # without k-means the weave loses its colours
-    first, *rest = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in frames]
-    milliseconds = [700] * len(rest) + [3000]
-    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0, optimize=False)
+def training_moments(networks):
+    """What `load_networks` finds → {step: `translations` of TEST_PICTURES}."""
+    scenes = [sample_scene(np.random.default_rng([0, 2, i]), "water") for i in TEST_PICTURES]
+    return {step: translations(scenes, {arm: G[step] for arm, G in networks.items()}) for step in networks["none"]}
 
 
 def command(args):
-    """`cyclegan page`: the page and the animation. A `UserError` names what is missing or damaged."""
-    animation = args.ablation / "training.gif"
-    for path in (args.output, animation):
-        if path.is_dir() or not path.parent.is_dir():
-            raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there'}")
+    """`cyclegan page`. A `UserError` names what is missing or damaged."""
+    if args.output.is_dir() or not args.output.parent.is_dir():
+        raise UserError(f"{args.output}: {'is a folder' if args.output.is_dir() else 'its folder is not there'}")
     history, scores = (load_table(args.ablation / f"{name}.csv") for name in ("history", "scores"))
     networks = load_networks(args.ablation)
-    scenes = [sample_scene(np.random.default_rng([0, 2, i]), "water") for i in TEST_PICTURES]
-    moments = {step: translations(scenes, {arm: G[step] for arm, G in networks.items()}) for step in networks["none"]}
     last = {arm: G[max(G)] for arm, G in networks.items()}
-    write_atomic(args.output, build(moments, last, history, scores))
-    write_gif([frame(shown, step, max(moments)) for step, shown in moments.items()], animation)
-    for path in (args.output, animation):
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    write_atomic(args.output, build(training_moments(networks), last, history, scores))
+    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
