@@ -89,7 +89,11 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """Translations, judged: `.pictures`, `.copied`, and `.table`: {statistic: distances of the others to `target`}."""
+    """Translations, judged. `real`, `fake`, `target` (test pictures of the target's domain) and `train` (its training
+    pictures) are (N, C, H, W) in [-1, 1].
+
+    `.table` is {statistic: the distances of real, fake and train to target}; `.copied` as the function `copied` says.
+    """
 
     def __init__(self, real, fake, target, train, direction):
         self.source, self.target = direction[0], direction[-1]
@@ -115,7 +119,11 @@ class Judgement:
 
 @torch.inference_mode()
 def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
-    """A `Judgement` of the test pictures in the data set `root`; it and `size` (H, W) default to the training's."""
+    """A `Judgement` of the test pictures in the data set `root`; it and `size` (H, W) default to the training's.
+
+    Raises `UserError` where the checkpoint does not say these and they are not given, where there are no pictures, and
+    as `load_generator` does.
+    """
     path = weights_file(source)
     G = load_generator(path, direction).to(device)
     facts = read_header(path) if path.suffix == ".safetensors" else {}

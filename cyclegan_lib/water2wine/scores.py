@@ -17,7 +17,9 @@ SCORES = ("liquid_error", "background_error", "glass_error", "success_rate")
 
 
 class Water2WineTest:
-    """The test pictures of a drawn data set, `real`, with `target` (of "A": in domain B) and masks, by domain."""
+    """The test pictures of a drawn data set at `size` (H, W), by domain: `real`, `target` (their counterfactuals: that
+    of A is in domain B), and the masks `liquid` and `glass` in [0, 1]. Raises as `read_scenes`.
+    """
 
     def __init__(self, root, size=(64, 64), channels=3):
         self.root, self.size, self.channels = root, tuple(size), channels
@@ -88,7 +90,10 @@ def score_table(scores):
 
 
 class Scores(Hook):
-    """An observer, after the hook that resumes: a finished water2wine's `.scores` (else {}), once, and scores.json."""
+    """Observer: scores a finished training on water2wine once, and writes `scores.json`. `.scores` are these, or {}.
+
+    It stands behind the hook that resumes.
+    """
 
     def __init__(self, config):
         self.path, self.scores = config.images_folder / "scores.json", {}
