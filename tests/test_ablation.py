@@ -190,7 +190,7 @@ def test_rows_are_replaced_not_doubled(small, tmp_path):
     folder, argv, _ = small
     shutil.copytree(folder / "out", tmp_path / "out")
     runs = plan(*argv)
-    copied = Tables(tmp_path / "out", runs)
+    copied = Tables(tmp_path / "out")
     for a_run in runs:
         assert copied.has(a_run)
         rows = {}
@@ -229,6 +229,7 @@ def test_tables_of_another_configuration_are_not_mixed(small, data_root, capsys)
 
 
 ONE = ("--experiments", "output_norm", "--arms", "instance", "--seeds", "1", "--steps", "30")
+CUT = ("--experiments", "surgery", "--arms", "taken out", "--seeds", "1", "--steps", "6")
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +261,46 @@ def test_a_stopped_run_continues_to_the_same_rows(data_root, tmp_path, whole, mo
     monkeypatch.setattr(ablation, "LINK", (steps_done, StopAfter(100)))
     history, scores, _ = ablation.train_one(a_run)
     (tmp_path / "out").mkdir()
-    Tables(tmp_path / "out", [a_run]).add(a_run, history, scores)
+    Tables(tmp_path / "out").add(a_run, history, scores)
     for path in whole.glob("*.csv"):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def cut(data_root, tmp_path_factory):
+    """(tables, work) of a run of 12 steps in which the norm is taken out after six."""
+    folder = tmp_path_factory.mktemp("cut")
+    run(small_runs(data_root, folder, *CUT))
+    return folder / "out", folder / "work"
+
+
+@pytest.mark.parametrize("steps", [5, 6, 7])
+def test_a_run_stopped_beside_its_surgery_continues_to_the_same_rows(data_root, tmp_path, cut, monkeypatch, steps):
+    [a_run], steps_done = plan(*small_runs(data_root, tmp_path, *CUT)), multiprocessing.Value("q", 0)
+    monkeypatch.setattr(ablation, "LINK", (steps_done, StopAfter(steps)), raising=False)
+    assert ablation.train_one(a_run) is None and steps_done.value == steps
+    monkeypatch.setattr(ablation, "LINK", (steps_done, StopAfter(100)))
+    history, scores, _ = ablation.train_one(a_run)
+    (tmp_path / "out").mkdir()
+    Tables(tmp_path / "out").add(a_run, history, scores)
+    for path in cut[0].glob("*.csv"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_branch_of_a_trunk_has_the_rows_of_a_run_from_the_start(data_root, tmp_path, cut):
+    """And until the cut those of the trunk."""
+    said = run(small_runs(data_root, tmp_path, *CUT[:2], "--seeds", "1", "--steps", "6"))
+    assert "continuing from surgery_taken_out_0/step_6" in said or "2 runs" in said
+    for name in ("history", "scores"):
+        rows, alone = (read_table(folder / f"{name}.csv") for folder in (tmp_path / "out", cut[0]))
+        by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ("it stays", "taken out")}
+        assert by_arm["taken out"] == alone
+    trunk, branch = (
+        {row["step"]: {key: row[key] for key in row if key != "arm"} for row in read_table(tmp_path / "out/history.csv")
+         if row["arm"] == arm} for arm in ("it stays", "taken out")
+    )  # fmt: skip
+    assert [step for step in trunk if trunk[step] == branch[step]] == [0]
+    assert trunk[6]["loss_D"] == branch[6]["loss_D"] and trunk[6]["cycle_A"] != branch[6]["cycle_A"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -335,7 +373,7 @@ def test_committed_tables_are_complete_and_small():
         arm, step = path.stem.split("_step_")
         steps.setdefault(arm, set()).add(int(step))
     assert set(steps) == {"none", "instance"} and steps["none"] == steps["instance"] and len(steps["none"]) <= 8
-    assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 15e6
+    assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 25e6
     config = json.loads((COMMITTED / "config.json").read_text())
     assert config["base"] == json.loads(json.dumps(tables.describe(arguments())))["base"]
 

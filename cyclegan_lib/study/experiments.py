@@ -32,6 +32,7 @@ class Experiment:
     keep_at: tuple = (1,)  # when, as shares of the run
 
 
+TWICE = dict(twice=True)
 OUTPUT_NORM_EXPERIMENTS = {
     "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS,
                               (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)),
@@ -45,38 +46,24 @@ OUTPUT_NORM_EXPERIMENTS = {
     }),
     "confounded": Experiment(5, {norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95)
                                  for norm in MAIN_ARMS}),
-}  # fmt: skip
-# A run of twice the steps, in which the layer is taken out or put in after the first half.
-TWICE = dict(twice=True)
-SURGERY_EXPERIMENTS = {
-    "surgery": Experiment(
-        5,
-        {
-            "it stays": TWICE | dict(output_norm="instance"),
-            "taken out": TWICE | dict(output_norm="instance", surgery="out", trunk="it stays"),
-        },
-    ),
-    "surgery_controls": Experiment(
-        3,
-        {
-            "none from the start": TWICE | dict(norm="empty"),
-            "put in": TWICE | dict(norm="empty", surgery="in", trunk="none from the start"),
-            "taken out, last layer first": TWICE
-            | dict(output_norm="instance", surgery="out, last layer first", trunk="it stays"),
-        },
-    ),
-}
-WHY_EXPERIMENTS = SURGERY_EXPERIMENTS | {
+    # After the first of twice as many steps the layer is taken out of stuck networks, or put into healthy ones.
+    "surgery": Experiment(5, {
+        "it stays": TWICE | dict(output_norm="instance"),
+        "taken out": TWICE | dict(output_norm="instance", surgery="out", trunk="it stays"),
+    }),
+    "surgery_controls": Experiment(3, {
+        "none from the start": TWICE | dict(norm="empty"),
+        "put in": TWICE | dict(norm="empty", surgery="in", trunk="none from the start"),
+        "taken out, last layer first": TWICE | dict(output_norm="instance", surgery="out, last layer first",
+                                                    trunk="it stays"),
+    }),
     "half": Experiment(5, {norm: dict(norm=norm) for norm in ("mean_only", "scale_only", "demodulated")}),
     # What the arms of "above_the_floor" are to be compared with.
-    "controls": Experiment(
-        3,
-        {
-            "none, no adversary": dict(lambda_adversarial=0.0),
-            "none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0),
-        },
-    ),
-}
+    "controls": Experiment(3, {
+        "none, no adversary": dict(lambda_adversarial=0.0),
+        "none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0),
+    }),
+}  # fmt: skip
 # What the data taught it: walls or glasses that follow the liquid, and what might help.
 BACKGROUND = {f"background {share}": dict(confounding=share) for share in CONFOUNDINGS}
 GLASS = {f"glass {share}": dict(glass_confounding=share) for share in CONFOUNDINGS}
@@ -89,7 +76,7 @@ DATA_EXPERIMENTS = {
     "augmentation": Experiment(3, {f"{count} pictures, {name}": dict(num_train=count, no_augment=name != "augmented")
                                    for count in (400, 40) for name in ("augmented", "as they are")}),
 }  # fmt: skip
-EXPERIMENTS = OUTPUT_NORM_EXPERIMENTS | WHY_EXPERIMENTS | DATA_EXPERIMENTS
+EXPERIMENTS = OUTPUT_NORM_EXPERIMENTS | DATA_EXPERIMENTS
 
 
 def base_config(**changes):

@@ -110,7 +110,7 @@ def branch_off(trunk, folder, cut):
 
 @torch.inference_mode()
 def once_through(G, pictures, batch_size=16):
-    """(G(pictures), (N, 3, H, W), and the deviation of a channel before its tanh, the mean over pictures and channels)."""
+    """(G of pictures (N, 3, H, W), the deviation of a channel before its tanh: the mean over pictures and channels)."""
     G.eval()
     z = torch.cat([G.model[:-1](batch) for batch in pictures.split(batch_size)])
     G.train()
