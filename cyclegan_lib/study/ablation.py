@@ -39,7 +39,7 @@ AFTER_CUT = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # and so many steps after a surg
 
 
 class Evaluation(Hook):
-    """Observer, after `Log`: scores the same test pictures at a few steps; at some it keeps G_AB, in 16 bits."""
+    """Observer, after `Log`: scores the test pictures at a few steps, and at some keeps the generators, in 16 bits."""
 
     def __init__(self, run):
         self.folder, self.run = run.config.models_folder, run
@@ -50,10 +50,8 @@ class Evaluation(Hook):
         self.test = Water2WineTest(trainer.data.root, config.size, config.channels) if drawn else None
         self.real = self.test.real if drawn else {domain: trainer.data.test(domain) for domain in "AB"}
         total = trainer.total_steps
-        self.steps, self.kept = (
-            {total, *(min(total, round(share * total / FLUSH_STEPS) * FLUSH_STEPS) for share in shares)}
-            for shares in (EVALUATED, self.run.keep_at)
-        )
+        self.steps = {total, *(min(total, round(share * total / FLUSH_STEPS) * FLUSH_STEPS) for share in EVALUATED)}
+        self.kept = {round(share * total) for share in self.run.keep_at} - {0}
         if self.run.cut:
             self.steps |= {min(total, self.run.cut + steps) for steps in AFTER_CUT}
         try:
@@ -64,8 +62,12 @@ class Evaluation(Hook):
         self.after_step(trainer)  # the first row is of the untrained networks
 
     def after_step(self, trainer):
-        if trainer.step not in self.steps or any(row["step"] == trainer.step for row in self.rows):
-            return
+        if trainer.step in self.steps and all(row["step"] != trainer.step for row in self.rows):
+            self.evaluate(trainer)
+        if trainer.step in self.kept:
+            self.keep(trainer)
+
+    def evaluate(self, trainer):
         trainer.hook(Log).flush()
         before = self.rows[-1]["step"] if self.rows else 0
         recent = [row for row in read_history(self.folder, trainer.step) if row["step"] > before]
@@ -74,11 +76,16 @@ class Evaluation(Hook):
             row[loss] = sum(row[loss] for row in recent) / len(recent) if recent else None
         self.rows.append(row)
         write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        if trainer.step and trainer.step in self.kept:
-            facts = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule == "refuse"}
-            halves = {key: value.half() for key, value in trainer.model.G_AB.state_dict().items()}
-            path = self.folder / f"G_AB_step_{trainer.step}.safetensors"
-            write_tensors(path, halves, facts | {"step": trainer.step})
+
+    def keep(self, trainer):
+        facts = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule == "refuse"}
+        generators = {name: trainer.model.networks[name] for name in ("G_AB", "G_BA")}
+        if isinstance(trainer.model.G_AB.model[-2], torch.nn.Identity):  # the norm was taken out
+            facts["output_norm"] = "none"
+        halves = {
+            f"{name}.{key}": value.half() for name, G in generators.items() for key, value in G.state_dict().items()
+        }
+        write_tensors(self.folder / f"kept_step_{trainer.step}.safetensors", halves, facts | {"step": trainer.step})
 
     def measured(self, model):
         """What both tables say of a model, {column: number}."""

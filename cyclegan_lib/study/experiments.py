@@ -28,7 +28,7 @@ class Experiment:
 
     seeds: int
     arms: dict
-    keep: tuple = ()  # arms: of the first seed's runs G_AB is kept
+    keep: tuple = ()  # arms: the generators of the first seed's runs are kept
     keep_at: tuple = (1,)  # when, as shares of the run
 
 
@@ -50,7 +50,7 @@ OUTPUT_NORM_EXPERIMENTS = {
     "surgery": Experiment(5, {
         "it stays": TWICE | dict(output_norm="instance"),
         "taken out": TWICE | dict(output_norm="instance", surgery="out", trunk="it stays"),
-    }),
+    }, ("it stays", "taken out"), (0.5, 0.51, 0.55, 0.6, 1)),
     "surgery_controls": Experiment(3, {
         "none from the start": TWICE | dict(norm="empty"),
         "put in": TWICE | dict(norm="empty", surgery="in", trunk="none from the start"),
@@ -96,7 +96,7 @@ class Run:
     drawn: dict  # how its data set is drawn
     passed_in: dict = field(default_factory=dict)  # what of `PASSED_IN` its arm has
     labels: list = field(default_factory=list)  # (experiment, arm, seed)
-    kept_as: list = field(default_factory=list)  # the arms' names under which its G_AB is kept
+    kept_as: list = field(default_factory=list)  # the arms' names under which its generators are kept
     keep_at: set = field(default_factory=set)  # and when, as shares of the run
     trunk: Path | None = None  # the folder of the run that is the same until the cut
 

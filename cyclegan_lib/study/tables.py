@@ -43,7 +43,7 @@ class Tables:
     def add(self, run, history, scores):
         """Add the rows of a finished run, and copy the networks that are to be kept of it."""
         for name in run.kept_as:
-            for path in run.config.models_folder.glob("G_AB_step_*.safetensors"):
+            for path in run.config.models_folder.glob("kept_step_*.safetensors"):
                 kept = f"{name.replace(' ', '_')}_{path.name.removeprefix('G_AB_')}"
                 shutil.copyfile(path, self.paths["scores"].with_name(kept))
         for name, added in {"history": history, "scores": [scores]}.items():
