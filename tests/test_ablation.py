@@ -20,7 +20,7 @@ from cyclegan_lib.config import OUTPUT_NORMS, TrainConfig
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.weights import load_generator
 from cyclegan_lib.study import ablation, experiments, tables
-from cyclegan_lib.study.tables import Tables, by_arm, label_of, read_table
+from cyclegan_lib.study.tables import Tables, by_arm, label_of, paired, read_table
 from cyclegan_lib.water2wine.dataset import write_dataset
 from cyclegan_lib.water2wine.scores import SCORES
 
@@ -172,10 +172,11 @@ def test_a_shared_run_has_a_row_in_both_experiments(small):
 def test_networks_of_the_main_arms_are_kept_in_half_precision(small):
     for arm in ("none", "instance"):
         path = small[0] / "out" / f"{arm}_step_4.safetensors"
-        G = load_generator(path)
-        assert sum(parameter.numel() for parameter in G.parameters()) * 2 < path.stat().st_size < 320_000
-        assert G(torch.zeros(1, 3, 32, 32)).abs().max() <= 1
-    assert len(list((small[0] / "out").glob("*.safetensors"))) == 2
+        for direction in ("AtoB", "BtoA"):
+            G = load_generator(path, direction)
+            assert G(torch.zeros(1, 3, 32, 32)).abs().max() <= 1
+        assert sum(parameter.numel() for parameter in G.parameters()) * 4 < path.stat().st_size < 640_000
+    assert {path.stem.split("_")[0] for path in (small[0] / "out").glob("*.safetensors")} == {"none", "instance"}
 
 
 def test_finished_runs_are_not_trained_again(small):
@@ -349,6 +350,13 @@ def test_mistakes_are_one_line_at_once(data_root, tmp_path, capsys, more, said):
     assert not (tmp_path / "work").exists() and not (tmp_path / "out").exists()
 
 
+def test_pairs_are_of_the_same_seed_in_any_order():
+    rows = [{"experiment": "x", "arm": arm, "seed": seed, "cycle_A": value} for arm, seed, value in
+            [("a", 2, 5.0), ("b", 0, 1.0), ("a", 0, 2.0), ("b", 2, 3.0), ("b", 1, 9.0)]]  # fmt: skip
+    differences, (mean, half) = paired(rows, ("x", "a"), ("x", "b"), "cycle_A")
+    assert differences == [1, 2] and mean == 1.5 and half == pytest.approx(12.706 * 0.5, rel=1e-3)
+
+
 def test_arms_are_grouped_in_the_experiments_order():
     scores = [{"experiment": "diary", "arm": arm, "seed": seed, "cycle_A": seed + 1.0}
               for arm in ("instance + all", "instance", "none", "mine") for seed in (0, 1)]  # fmt: skip
@@ -372,7 +380,8 @@ def test_committed_tables_are_complete_and_small():
     for path in COMMITTED.glob("*.safetensors"):
         arm, step = path.stem.split("_step_")
         steps.setdefault(arm, set()).add(int(step))
-    assert set(steps) == {"none", "instance"} and steps["none"] == steps["instance"] and len(steps["none"]) <= 8
+    assert set(steps) == {"none", "instance", "it_stays", "taken_out"} and len(steps["none"]) <= 8
+    assert steps["none"] == steps["instance"] and steps["it_stays"] == steps["taken_out"]
     assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 25e6
     config = json.loads((COMMITTED / "config.json").read_text())
     assert config["base"] == json.loads(json.dumps(tables.describe(arguments())))["base"]

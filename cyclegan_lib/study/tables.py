@@ -44,7 +44,7 @@ class Tables:
         """Add the rows of a finished run, and copy the networks that are to be kept of it."""
         for name in run.kept_as:
             for path in run.config.models_folder.glob("kept_step_*.safetensors"):
-                kept = f"{name.replace(' ', '_')}_{path.name.removeprefix('G_AB_')}"
+                kept = f"{name.replace(' ', '_')}_{path.name.removeprefix('kept_')}"
                 shutil.copyfile(path, self.paths["scores"].with_name(kept))
         for name, added in {"history": history, "scores": [scores]}.items():
             # Read anew: another process may have added to it.
@@ -108,6 +108,15 @@ def by_arm(scores, experiment, columns):
         values = {column: [row[column] for row in rows if row["arm"] == arm] for column in columns}
         groups[arm] = {column: (seeds, mean_and_interval(seeds)) for column, seeds in values.items()}
     return groups
+
+
+def paired(rows, first, second, column):
+    """The differences of two arms, each (experiment, arm), for the seeds of both: (list, (mean, half its interval))."""
+    values = [
+        {row["seed"]: row[column] for row in rows if (row["experiment"], row["arm"]) == arm} for arm in (first, second)
+    ]
+    differences = [values[0][seed] - values[1][seed] for seed in sorted(values[0].keys() & values[1].keys())]
+    return differences, mean_and_interval(differences)
 
 
 def describe(args):
