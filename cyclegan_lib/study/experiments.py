@@ -33,6 +33,7 @@ class Experiment:
 
 
 TWICE = dict(twice=True)
+HALVES = ("mean_only", "scale_only", "demodulated")
 OUTPUT_NORM_EXPERIMENTS = {
     "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS,
                               (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)),
@@ -57,7 +58,7 @@ OUTPUT_NORM_EXPERIMENTS = {
         "taken out, last layer first": TWICE | dict(output_norm="instance", surgery="out, last layer first",
                                                     trunk="it stays"),
     }),
-    "half": Experiment(5, {norm: dict(norm=norm) for norm in ("mean_only", "scale_only", "demodulated")}),
+    "half": Experiment(5, {norm: dict(norm=norm) for norm in HALVES}, HALVES),
     # What the arms of "above_the_floor" are to be compared with.
     "controls": Experiment(3, {
         "none, no adversary": dict(lambda_adversarial=0.0),
