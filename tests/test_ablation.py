@@ -409,3 +409,28 @@ def test_committed_runs_without_the_norm_end_below_the_floor():
     for row in read_table(COMMITTED / "scores.csv"):
         if row["experiment"] == "output_norm" and row["arm"] == "none":
             assert row["cycle_A"] < row["floor_A"] and row["cycle_B"] < row["floor_B"]
+
+
+def test_the_tables_in_the_readme_of_the_ablation_are_the_committed_ones():
+    readme, scores = (COMMITTED / "README.md").read_text(), read_table(COMMITTED / "scores.csv")
+
+    def line(experiment, arm, *columns):
+        rows = [row for row in scores if (row["experiment"], row["arm"]) == (experiment, arm) and row["seed"] < 3]
+        cells = [
+            ", ".join(f"{row[column]:.3f}" for row in sorted(rows, key=lambda row: row["seed"])) for column in columns
+        ]
+        return f"| {' | '.join([arm, *cells])} |\n"
+
+    for arm in experiments.EXPERIMENTS["diary"].arms:
+        assert line("diary", arm, "cycle_A", "success_rate", "background_error") in readme
+    for experiment, arm in [("output_norm", "none"), ("output_norm", "instance"), ("mirror", "discriminator_instance")]:
+        assert line(experiment, arm, "cycle_A", "background_error", "colour_accuracy", "loss_D") in readme
+    diary = [row for row in scores if row["experiment"] == "diary"]
+    inverted = [row["arm"] for row in diary if row["background_error"] > 0.6]
+    assert f"in {len(inverted)} of the {len(diary)} runs" in readme
+    assert not any("identity" in arm or "all" in arm for arm in inverted)
+    assert all(row["cycle_A"] > row["floor_A"] for row in diary if row["arm"].startswith("instance"))
+    success = {
+        arm: [row["success_rate"] for row in diary if row["arm"] == arm] for arm in ("instance", "instance + identity")
+    }
+    assert all(after < before for before, after in zip(*success.values(), strict=True))
