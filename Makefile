@@ -55,7 +55,7 @@ benchmark: venv  ## the textbook step against ours on this machine, and the READ
 	$(PY) .ci/benchmark.py $(ARGS)
 
 explorer: venv  ## data/explorer.html and the animation, from what the experiment left
-	$(PY) .ci/page.py
+	$(PY) -m cyclegan_lib page
 	$(PY) .ci/animation.py
 
 notebooks: venv  ## run every notebook as a learner would, and keep the outputs
