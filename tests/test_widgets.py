@@ -194,11 +194,14 @@ def test_the_scene_explorer_shows_what_refuses_and_what_follows(generators):
 def test_the_floor_explorer():
     pictures = torch.stack([render(arranged_scene(brightness), 32)[0] for brightness in (0.2, 0.8)])
     explorer = FloorExplorer(pictures)
-    redraws(explorer, [(explorer.number, 1), (explorer.brightness, 0.4), (explorer.contrast, 0.5)])
+    redraws(explorer, [(explorer.number, 1), (explorer.brightness, 0.4), (explorer.contrast, 0.5), (explorer.scale, 5)])
     explorer.brightness.value = 0.3
     picture = (pictures[:1] + 0.3).clamp(-1, 1)
     point = explorer.figure().axes[-1].lines[2].get_xydata()[0]
     assert point == pytest.approx([picture.mean().item(), output_norm_floor(picture)])
+    explorer.scale.value = 5
+    point = explorer.figure().axes[-1].lines[2].get_xydata()[0]
+    assert point == pytest.approx([picture.mean().item(), output_norm_floor(picture, scale=5)])
 
 
 def test_the_training_scrubber(generators):
