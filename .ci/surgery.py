@@ -1,6 +1,7 @@
 """From the states that `cyclegan ablation` leaves in runs/ablation after 500 steps of the surgery's runs.
 
 stuck_step_500.safetensors   the run of seed 0 with the norm, in 16 bits, buffers empty: notebook 05 continues it
+surgery.png                  what its generators make of seven waters, steps after the norm was taken out
 discriminators.csv           what the trained discriminators say of fakes and real pictures with one thing changed
 """
 
@@ -11,7 +12,9 @@ import torch
 from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.files import write_atomic, write_tensors
+from cyclegan_lib.pictures.weights import load_generator
 from cyclegan_lib.runs.checkpoint import BUFFERS, OPTIMIZERS, hash_of, hash_of_facts, load_checkpoint, read_checkpoint
+from cyclegan_lib.show import plots
 from cyclegan_lib.study.experiments import base_config
 from cyclegan_lib.study.tables import csv_of
 from cyclegan_lib.study.variants import NORMS, trunk_file
@@ -71,10 +74,25 @@ def write_stuck():
     write_tensors(OUT / "stuck_step_500.safetensors", tensors, facts | {"sha256": hash_of_facts(facts)})
 
 
+@torch.inference_mode()
+def draw_surgery(waters):
+    rows = {"water": waters, "the norm stays": generator("it_stays", 500)(waters)}
+    for steps in (0, 10, 50, 100, 500):
+        rows[f"taken out,\n{steps} steps later"] = generator("taken_out", 500 + steps)(waters)
+    rows["it stays,\n500 steps later"] = generator("it_stays", 1000)(waters)
+    figure = plots.picture_rows(rows, "A stuck training, before and after its last norm is taken out")
+    write_atomic(OUT / "surgery.png", plots.to_png(figure, colours=256))
+
+
+def generator(arm, step):
+    return load_generator(OUT / f"{arm}_step_{step}.safetensors")
+
+
 def main():
     write_stuck()
     config = base_config(device="cpu", precision="fp32")
     test = Water2WineTest(ROOT / "data" / "water2wine")
+    draw_surgery(test.real["A"][:7])
     rows = [row for arm in ARMS for seed in range(3) for row in rows_of(arm, seed, test, config)]
     path = OUT / "discriminators.csv"
     write_atomic(path, csv_of(rows, COLUMNS))
