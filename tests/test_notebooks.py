@@ -3,12 +3,19 @@
 import importlib.util
 import json
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
-from notebook_cells import NOTEBOOKS, NUMBERED, PLAYGROUND, code_cells, markdown, tags_of
+from notebook_cells import NOTEBOOKS, NUMBERED, PLAYGROUND, ROOT, code_cells, definitions, markdown, numbered, tags_of
+
+from cyclegan_lib import train
+from cyclegan_lib.show import plots
+from cyclegan_lib.trainer import Hook, Trainer
 
 TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output", "raises-exception", "exercise", "checker"}
 MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2, "08_your_own_pictures.ipynb": 2}  # 08: photographs
@@ -172,3 +179,57 @@ def test_quick_cuts_training_to_a_handful_of_steps(monkeypatch, path, value, qui
     names = {}
     exec(code_cells(path)[0].source, names)
     assert (names["STEPS"] is not None and names["STEPS"] < 20) == quick
+
+
+# A training that the reader stops
+
+
+class StopButton(Hook):
+    """What a notebook's stop button does: an interrupt, here in the second step."""
+
+    def start(self, trainer):
+        self.last = trainer.step + 2
+
+    def after_step(self, trainer):
+        if trainer.step == self.last:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("path", [PLAYGROUND, numbered(8)], ids=lambda path: path.stem)
+def test_a_training_may_be_stopped_in_its_first_epoch_and_any_cell_be_repeated(path, tmp_path, monkeypatch):
+    """To the end of the notebook. From the training on each cell runs twice, and none is told that this is quick."""
+    usual_hooks = train.usual_hooks
+    monkeypatch.setattr(train, "usual_hooks", lambda *args: [*usual_hooks(*args), StopButton()])
+    monkeypatch.setattr(plots, "show", lambda figure, **kwargs: None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("CYCLEGAN_QUICK", "1")
+    monkeypatch.chdir(path.parent)
+    names, trained = {"display": lambda box: None, "__name__": "__main__"}, []
+    for cell in code_cells(path):
+        for _ in range(2 if trained else 1):
+            exec(cell.source, names)
+        if "OUTPUT" in names:
+            names["OUTPUT"] = tmp_path
+        trained = [value for value in names.values() if isinstance(value, Trainer)]
+        if trained:
+            names["STEPS"] = None
+    assert all(trainer.stopped and trainer.epoch == 1 for trainer in trained)
+
+
+# The call that notebook 07 recommends
+
+
+def test_the_call_that_07_recommends_finds_every_fault_of_its_table():
+    names = definitions(numbered(7), "FAULTS", "ZOO", HOME=ROOT, STEPS=300, Path=Path, __name__="notebook 07")
+    [call] = [code for text in markdown(numbered(7)) for code in re.findall(r"```python\n(.*?)```", text, re.S)
+              if "diagnose(" in code]  # fmt: skip
+    for fault, wrong in names["FAULTS"].items():
+        history, samples, seen = names["kept"](fault)
+        given = {
+            "read_history": lambda folder, kept=history: kept, "probe": lambda model, data, kept=seen: kept,
+            "config": SimpleNamespace(models_folder=None, gan_mode="lsgan"), "diagnose": names["diagnose"],
+            "trainer": SimpleNamespace(sheet=lambda count, kept=samples: kept, model=None, data=None, total_steps=300),
+            "report": names["report"],
+        }  # fmt: skip
+        exec(call, given)
+        assert [finding.fault for finding in given["findings"]][:1] == ([wrong.named] if wrong.named else [])
