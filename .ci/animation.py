@@ -4,13 +4,11 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from page import ABLATION, CAPTIONS, SHOWN, SIZE, TEST_PICTURES, load_networks, training_moments
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan_lib.show import plots
-from cyclegan_lib.show.page import CAPTIONS, SHOWN, SIZE, TEST_PICTURES, load_networks, training_moments
 from cyclegan_lib.water2wine.scenes import to_image
-
-ABLATION = Path(__file__).resolve().parents[1] / "data" / "ablation"
 
 
 def frame(shown, step, steps, side=2 * SIZE, gap=6, line=26, head=52):

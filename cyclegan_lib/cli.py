@@ -175,10 +175,6 @@ COMMANDS = {
         "--to": argument(choices=("official", "onnx"), required=True, help="the format"),
         "--output": argument(type=path, default=Path("exported"), help="the folder that they are written to"),
     }),
-    "page": ("show.page", "write the explorer as one HTML page", {
-        "--ablation": argument(type=path, default=Path("data/ablation"), help="the experiment's folder"),
-        "--output": argument(type=path, default=Path("data/explorer.html"), help="the page to write"),
-    }),
 }  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_the_two_sides_meet(scale):
 def test_the_picture_from_above_is_within_reach(scale, shift):
     """Its z has the mean and the variance that the layer leaves it."""
     level, histogram = floor_module._histograms(scenes_and_noise())
-    plans, shares = floor_module._cheapest_mixture(histogram, scale, shift)
+    plans, shares, _, _ = floor_module._cheapest_mixture(histogram, scale, shift)
     z = floor_module._deal(LEVELS[level], level, plans, shares, scale, shift)
     assert torch.allclose(z.mean(1), torch.full((len(z),), shift).double(), atol=1e-9)
     assert (z.var(1, correction=0) <= scale**2 + 1e-9).all()

@@ -1,4 +1,4 @@
-"""The explorer without a kernel: `cyclegan page` makes one HTML page out of the experiment.
+"""data/explorer.html, the explorer without a kernel: one HTML page out of the experiment. `make explorer`.
 
 Everything is inside: two flipbooks of small pictures, the curves, the figure. All its pictures are
 drawn here; its script only picks. Every number in its text is read from the tables.
@@ -25,6 +25,7 @@ from cyclegan_lib.study.floor import LARGEST_MEAN
 from cyclegan_lib.study.tables import by_arm, read_table
 from cyclegan_lib.water2wine.scenes import GLASSES, arranged_scene, counterfactual, render, sample_scene, to_image
 
+ABLATION = Path(__file__).resolve().parents[1] / "data" / "ablation"
 SIZE = 64
 # testA/<number>.png, chosen for their walls, which differ.
 TEST_PICTURES = {17: "pale green wall", 20: "dark blue wall", 9: "pink wall",
@@ -168,12 +169,13 @@ def training_moments(networks):
     return {step: translations(scenes, {arm: G[step] for arm, G in networks.items()}) for step in networks["none"]}
 
 
-def command(args):
-    """`cyclegan page`. A `UserError` names what is missing or damaged."""
-    if args.output.is_dir() or not args.output.parent.is_dir():
-        raise UserError(f"{args.output}: {'is a folder' if args.output.is_dir() else 'its folder is not there'}")
-    history, scores = (load_table(args.ablation / f"{name}.csv") for name in ("history", "scores"))
-    networks = load_networks(args.ablation)
+def main(ablation=ABLATION, output=ABLATION.parent / "explorer.html"):
+    """Write the page. A `UserError` names what is missing or damaged."""
+    history, scores = (load_table(ablation / f"{name}.csv") for name in ("history", "scores"))
+    networks = load_networks(ablation)
     last = {arm: G[max(G)] for arm, G in networks.items()}
-    write_atomic(args.output, build(training_moments(networks), last, history, scores))
-    print(f"{args.output}: {args.output.stat().st_size / 1e6:.1f} MB")
+    write_atomic(output, build(training_moments(networks), last, history, scores))
+
+
+if __name__ == "__main__":
+    main()
