@@ -10,7 +10,7 @@ from cyclegan_lib.show.plots import to_png
 from cyclegan_lib.show.schematic import schematic
 
 ROOT = Path(__file__).resolve().parents[1]
-WATER, WINE = 27, 9  # of testA and testB: a light wall and a dark one
+WATER, WINE = 34, 4  # of testA and testB: a light wall and a dark one
 
 
 @torch.inference_mode()
