@@ -234,7 +234,7 @@ def test_a_training_may_be_stopped_in_its_first_epoch_and_any_cell_be_repeated(
         names.get("PLANS", {}).pop("the paper's", None)  # its steps take seconds
         if "OUTPUT" in names:
             names["OUTPUT"] = tmp_path
-    assert all(trainer.stopped and trainer.epoch == 1 for trainer in trained)
+    assert trained[0].stopped and all(trainer.epoch == 1 for trainer in trained)
 
 
 # The call that notebook 07 recommends
