@@ -220,7 +220,9 @@ def test_commands_to_train_are_the_demos():
         assert lines, name
         for line in lines:
             config, demo = parse_config(line.split()), demo_config()
-            as_demo = dict(dataset_name="water2wine", sample_interval=3, checkpoint_interval=0)
+            assert (config.max_steps or config.num_epochs * 100) == 1800  # an epoch of 400 pictures, of 4 at a time
+            length = dict(num_epochs=18, max_steps=None)
+            as_demo = dict(dataset_name="water2wine", sample_interval=3, checkpoint_interval=0, **length)
             assert dataclasses.replace(config, **as_demo) == demo, line
 
 

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from helpers import stop_at
 from PIL import Image
 
 from cyclegan_lib.datasets import load_split
@@ -103,6 +104,13 @@ def test_a_runs_sheets_can_be_gone_through(tiny_config):
             )
         )
         assert np.abs(shown - sheet).max() <= 1, "the sheet itself, pixel by pixel"
+
+
+def test_of_a_run_that_was_stopped_the_last_sheet_is_shown(tiny_config):
+    config = tiny_config(sample_interval=1)
+    Trainer(config, [SampleSheets(config), stop_at(1)]).run()
+    explorer = SheetExplorer(config.images_folder)
+    assert explorer.epoch.options == ("step 1",)
 
 
 def test_a_run_without_sheets_says_what_to_do(tmp_path):

@@ -215,13 +215,15 @@ class ConfoundingExplorer(Explorer):
 
 
 class SheetExplorer(Explorer):
-    """Go through the sample sheets in a run's `generated_images/<run_name>`. `UserError` if there are none."""
+    """Go through the sample sheets in a run's `generated_images/<run_name>`, of its epochs and, if it was stopped, of
+    its last step. `UserError` if there are none."""
 
     def __init__(self, folder):
         self.sheets = {int(path.stem.split("_")[1]): path for path in sorted(Path(folder).glob("epoch_*.png"))}
+        self.sheets |= {path.stem.replace("_", " "): path for path in Path(folder).glob("step_*.png")}
         if not self.sheets:
             raise UserError(f"{folder}: no sample sheets there; train with --sample_interval 1")
-        super().__init__(860, epoch=stops("after epoch", sorted(self.sheets)))
+        super().__init__(860, epoch=stops("after epoch", list(self.sheets)))
 
     def draw(self, epoch):
         return plots.picture_file(self.sheets[epoch])
