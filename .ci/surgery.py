@@ -2,14 +2,13 @@
 
 stuck_step_500.safetensors   the run of seed 0 with the norm, in 16 bits, buffers empty: notebook 05 continues it
 surgery.png                  what its generators make of seven waters, steps after the norm was taken out
-discriminators.csv           what the trained discriminators say of fakes and real pictures with one thing changed
+discriminators.csv           what its discriminators say of fakes and real pictures with one thing changed, 3 seeds
 """
 
 from pathlib import Path
 
 import torch
 
-from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.files import write_atomic, write_tensors
 from cyclegan_lib.pictures.weights import load_generator
@@ -17,14 +16,13 @@ from cyclegan_lib.runs.checkpoint import BUFFERS, OPTIMIZERS, hash_of, hash_of_f
 from cyclegan_lib.show import plots
 from cyclegan_lib.study.experiments import base_config
 from cyclegan_lib.study.tables import csv_of
-from cyclegan_lib.study.variants import NORMS, trunk_file
+from cyclegan_lib.study.variants import trunk_file
 from cyclegan_lib.water2wine.scores import Water2WineTest
 from torchvision.transforms.v2 import functional as TF
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, OUT = ROOT / "runs" / "ablation" / "saved_models", ROOT / "data" / "ablation"
-ARMS = {"instance": ("surgery_it_stays", "instance"), "none": ("surgery_controls_none_from_the_start", NORMS["empty"])}
-COLUMNS = ("arm", "seed", "domain", "pictures", "change", "score")
+COLUMNS = ("seed", "domain", "pictures", "change", "score")
 
 
 def with_means_of(pictures, others):
@@ -44,17 +42,17 @@ def changes(pictures, others):
 
 
 @torch.inference_mode()
-def rows_of(arm, seed, test, config: TrainConfig):
-    run, norm = ARMS[arm]
-    model = CycleGAN.from_config(config, output_norm=norm)
-    load_checkpoint(trunk_file(RUNS / f"{run}_{seed}"), model)
+def rows_of(seed, test):
+    """What the discriminators of a stuck run say, on average: 1 is real, 0 is fake."""
+    model = CycleGAN.from_config(base_config(device="cpu", precision="fp32", output_norm="instance"))
+    load_checkpoint(trunk_file(RUNS / f"surgery_it_stays_{seed}"), model)
     sheet, rows = model.sheet(test.real["A"], test.real["B"]), []
     for domain, D in (("A", model.D_A), ("B", model.D_B)):
         real, fake = sheet[f"real_{domain}"], sheet[f"fake_{domain}"]
         for name, pictures, others in (("real", real, fake), ("fake", fake, real)):
             for change, changed in changes(pictures, others.roll(1, 0)).items():
                 score = torch.cat([D(batch) for batch in changed.split(16)]).mean().item()
-                rows.append(dict(zip(COLUMNS, (arm, seed, domain, name, change, score), strict=True)))
+                rows.append(dict(zip(COLUMNS, (seed, domain, name, change, score), strict=True)))
     return rows
 
 
@@ -90,10 +88,9 @@ def generator(arm, step):
 
 def main():
     write_stuck()
-    config = base_config(device="cpu", precision="fp32")
     test = Water2WineTest(ROOT / "data" / "water2wine")
     draw_surgery(test.real["A"][:7])
-    rows = [row for arm in ARMS for seed in range(3) for row in rows_of(arm, seed, test, config)]
+    rows = [row for seed in range(3) for row in rows_of(seed, test)]
     path = OUT / "discriminators.csv"
     write_atomic(path, csv_of(rows, COLUMNS))
     print(f"{path}: {len(rows)} rows")
