@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -164,6 +165,9 @@ EVIDENCE = {
     ("output_norm", "instance"): "InstanceNorm",
     ("output_norm", "instance_affine"): "InstanceNorm, learned scale",
     ("output_norm", "batch"): "BatchNorm",
+    ("half", "mean_only"): "only the mean subtracted",
+    ("half", "scale_only"): "only divided by the deviation",
+    ("half", "demodulated"): "demodulated weights",
     ("mirror", "discriminator_instance"): "nothing; InstanceNorm on the discriminators' first layer",
 }
 
@@ -185,6 +189,17 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert f"cycle_A ends {mean:.0%} ± {half:.0%} below its floor (and {sum(longer) / 3:.0%} below after" in readme
     affine = [row for row in scores if row["arm"] == "instance_affine"]
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in affine for d in "AB") > 0  # "has not"
+    ends = by_arm(scores, "surgery", ["cycle_A"])
+    out, stays = (ends[arm]["cycle_A"][1][0] for arm in ("taken out", "it stays"))
+    assert f"after 500 it is {out:.3f} on average, where the layer stays {stays:.3f}" in readme
+    history = [row for row in read_table(ROOT / "data" / "ablation" / "history.csv") if row["arm"] == "taken out"]
+    first = [min(row["step"] - 500 for row in history if row["seed"] == seed and row["cycle_A"] < scores[0]["floor_A"])
+             for seed in range(3)]  # fmt: skip
+    assert set(first) == {100, 200} and len(ends["taken out"]["cycle_A"][0]) == 3
+    halves = by_arm(scores, "half", ["cycle_A", "background_error"])
+    nothing = by_arm(scores, "output_norm", ["cycle_A", "background_error"])["none"]
+    for half, column in itertools.product(("mean_only", "scale_only"), nothing):  # "both train worse than nothing"
+        assert min(halves[half][column][0]) > max(nothing[column][0])
     diary = [row for row in scores if row["experiment"] == "diary" and row["arm"].startswith("instance")]
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
 
