@@ -161,9 +161,10 @@ def train_one(run):
     if is_to_stop.is_set():
         return None
     log, resume = Log(config), Resume(config, Processes(config.device))
-    checkpoints, evaluation, kind = Checkpoints(config, log, resume), Evaluation(run), run.passed_in.get("surgery")
+    checkpoints, evaluation = Checkpoints(config, log, resume), Evaluation(run)
     hooks = [resume, log, checkpoints]
-    hooks += [Surgery(kind, run.cut)] if kind else [Trunk(config, run.cut)] if run.cut else []
+    if run.cut:
+        hooks.append(Surgery(run.cut) if "surgery" in run.passed_in else Trunk(config, run.cut))
     trainer = make_trainer(config, [*hooks, evaluation, Link(*LINK)], run.passed_in.get("norm")).run()
     return None if trainer.stopped else (evaluation.rows, evaluation.scores(trainer), checkpoints.path)
 

@@ -16,8 +16,8 @@ NEW = {"": [], " + identity": ["lambda_identity"], " + decay": ["decay_epoch"], 
 DIARY = {name: {key: FIRST[key] for key in FIRST if key not in added} for name, added in NEW.items()}
 # Changes of an arm that are arguments of `write_dataset`, and their values in water2wine; others are options.
 DRAWN = {"confounding": 0.5, "glass_confounding": 0.5, "num_train": 400}
-# Others are neither: twice as many steps; a norm of `variants.NORMS`; after the first half a surgery of
-# `variants.SURGERY`, and the arm that is the same until then.
+# Others are neither: twice as many steps; a norm of `variants.NORMS`; `variants.Surgery` after the first half, and
+# the arm that is the same until then.
 PASSED_IN = ("twice", "norm", "surgery", "trunk")
 CONFOUNDINGS = (0.5, 0.65, 0.8, 0.9, 1.0)
 
@@ -32,7 +32,6 @@ class Experiment:
     keep_at: tuple = (1,)  # when, as shares of the run
 
 
-TWICE = dict(twice=True)
 HALVES = ("mean_only", "scale_only", "demodulated")
 OUTPUT_NORM_EXPERIMENTS = {
     "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS,
@@ -47,23 +46,14 @@ OUTPUT_NORM_EXPERIMENTS = {
     }),
     "confounded": Experiment(5, {norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95)
                                  for norm in MAIN_ARMS}),
-    # After the first of twice as many steps the layer is taken out of stuck networks, or put into healthy ones.
-    "surgery": Experiment(5, {
-        "it stays": TWICE | dict(output_norm="instance"),
-        "taken out": TWICE | dict(output_norm="instance", surgery="out", trunk="it stays"),
+    # After the first half of twice as many steps the layer is taken out of a stuck training.
+    "surgery": Experiment(3, {
+        "it stays": dict(output_norm="instance", twice=True),
+        "taken out": dict(output_norm="instance", twice=True, surgery=True, trunk="it stays"),
     }, ("it stays", "taken out"), (0.5, 0.51, 0.55, 0.6, 1)),
-    "surgery_controls": Experiment(3, {
-        "none from the start": TWICE | dict(norm="empty"),
-        "put in": TWICE | dict(norm="empty", surgery="in", trunk="none from the start"),
-        "taken out, last layer first": TWICE | dict(output_norm="instance", surgery="out, last layer first",
-                                                    trunk="it stays"),
-    }),
-    "half": Experiment(5, {norm: dict(norm=norm) for norm in HALVES}, HALVES[:2]),
-    # What the arms of "above_the_floor" are to be compared with.
-    "controls": Experiment(3, {
-        "none, no adversary": dict(lambda_adversarial=0.0),
-        "none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0),
-    }),
+    "half": Experiment(3, {norm: dict(norm=norm) for norm in HALVES}, HALVES[:2]),
+    # What "instance, identity alone" is to be compared with.
+    "controls": Experiment(3, {"none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0)}),
 }  # fmt: skip
 # What the data taught it: walls or glasses that follow the liquid, and what might help.
 BACKGROUND = {f"background {share}": dict(confounding=share) for share in CONFOUNDINGS}

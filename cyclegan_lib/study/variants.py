@@ -42,11 +42,7 @@ NORMS = {
     "mean_only": lambda channels: MeanOnly(),
     "scale_only": lambda channels: ScaleOnly(),
     "demodulated": nn.Identity,  # see `demodulate`
-    "empty": nn.Identity,
 }
-# What surgery puts in their place.
-SURGERY = {"out": nn.Identity, "out, last layer first": nn.Identity, "in": nn.InstanceNorm2d}
-ALONE = 50  # steps in which the last layer trains alone
 
 
 def demodulate(model):
@@ -57,27 +53,21 @@ def demodulate(model):
 
 
 class Surgery(Hook):
-    """Intervention, after `Resume`: after `cut` steps it replaces the layer before the generators' tanh.
+    """Intervention, after `Resume`: takes the layer before the generators' tanh out after `cut` steps.
 
-    `kind` is one of `SURGERY`. With "out, last layer first", only the last convolution trains for the next `ALONE`
-    steps, as far as the generators go. Weights, optimisers and buffers stay.
+    Weights, optimisers and buffers stay.
     """
 
-    def __init__(self, kind, cut):
-        self.kind, self.cut = kind, cut
+    def __init__(self, cut):
+        self.cut = cut
 
     def start(self, trainer):
         self.after_step(trainer)
 
     def after_step(self, trainer):
-        if trainer.step < self.cut:
-            return
-        alone = self.kind == "out, last layer first" and trainer.step < self.cut + ALONE
-        for G in (trainer.model.G_AB, trainer.model.G_BA):
-            if trainer.step == self.cut or trainer.losses is None:
-                G.model[-2] = SURGERY[self.kind](G.model[-3].out_channels)
-            G.requires_grad_(not alone)
-            G.model[-3].requires_grad_(True)
+        if trainer.step >= self.cut:
+            for G in (trainer.model.G_AB, trainer.model.G_BA):
+                G.model[-2] = nn.Identity()
 
 
 class Trunk(Hook):
