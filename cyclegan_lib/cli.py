@@ -8,11 +8,12 @@ import dataclasses
 import functools
 import importlib
 import os
-from contextlib import contextmanager
+import sys
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from cyclegan_lib.config import DEVICES, PRECISIONS, TrainConfig
-from cyclegan_lib.errors import UserError
+from cyclegan_lib.errors import UserError, is_out_of_memory
 
 GONE = {
     "--compile": "it gained 8 % at 64 pixels and nothing above; train without it",
@@ -20,6 +21,33 @@ GONE = {
     "--discriminator_instance": "pass TrainConfig(discriminator_instance=True) to the Trainer in Python",
     "--lambda_adversarial": "pass TrainConfig(lambda_adversarial=…) to the Trainer in Python",
 }
+
+
+class Output:
+    """A text stream that ends no command: it writes what its encoding lacks as \\x…, and where its reader has gone
+    (`| head`, a closed terminal) it writes nowhere.
+    """
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def write(self, text):
+        encoding = self.stream.encoding or "utf-8"
+        self._attempt(self.stream.write, text.encode(encoding, "backslashreplace").decode(encoding))
+        return len(text)
+
+    def flush(self):
+        self._attempt(self.stream.flush)
+
+    def _attempt(self, function, *arguments):
+        try:
+            function(*arguments)
+        except OSError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self.stream.fileno())
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,6 +69,10 @@ class Parser(argparse.ArgumentParser):
             self.error(str(error))
         except OSError as error:
             self.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            self.error("out of memory; lower --batch_size or --size, or give --device cpu")
         except KeyboardInterrupt:
             self.exit(130, "stopped\n")
 
@@ -204,7 +236,9 @@ def parse_config(argv):
 def main(argv=None):
     """The command. A room's `command(args)` returns its exit code, or None."""
     name, args, parser = parse(argv)
-    with parser.one_line_errors():
-        code = importlib.import_module(f"cyclegan_lib.{COMMANDS[name][0]}").command(args)
+    with redirect_stdout(Output(sys.stdout)) as out, redirect_stderr(Output(sys.stderr)):
+        with parser.one_line_errors():
+            code = importlib.import_module(f"cyclegan_lib.{COMMANDS[name][0]}").command(args)
+        out.flush()
     if code:
         raise SystemExit(code)

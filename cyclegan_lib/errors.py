@@ -2,10 +2,13 @@
 
 
 class UserError(ValueError):
-    """Something that the user can correct. Its text names the file, the option or the value, and says what to do.
+    """Its text, a line for each mistake, names the file, the option or the value, and says what to do."""
 
-    Several mistakes stand on a line each.
-    """
+
+def is_out_of_memory(error):
+    """Whether an error says that the device, or the machine, has too little memory."""
+    signs = ("out of memory", "allocate", "alloc_failed")
+    return isinstance(error, RuntimeError | MemoryError) and any(sign in str(error).lower() for sign in signs)
 
 
 def plain_name(option, name):

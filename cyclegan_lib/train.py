@@ -22,7 +22,7 @@ from cyclegan_lib.runs.fast import speed_up, workers_for
 from cyclegan_lib.runs.log import Bar, Log, TensorBoard, read_history
 from cyclegan_lib.runs.processes import Processes
 from cyclegan_lib.runs.resume import Checkpoints, Resume
-from cyclegan_lib.runs.stop import StopOnSignal
+from cyclegan_lib.runs.stop import SaveOnError, StopOnSignal
 from cyclegan_lib.show.training import SampleSheets, training_floors
 from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
 from cyclegan_lib.trainer import Trainer
@@ -73,7 +73,8 @@ def usual_hooks(config, resume, show_bar):
     """What stands around every training, in the order in which it is called."""
     is_main = resume.processes.is_main
     log = Log(config, writes=is_main)
-    hooks = [StopOnSignal(resume.processes), resume, log, Checkpoints(config, log, resume)]
+    checkpoints = Checkpoints(config, log, resume)
+    hooks = [StopOnSignal(resume.processes), resume, log, checkpoints, SaveOnError(checkpoints)]
     if is_main:
         hooks += [TensorBoard(config, log)] if config.tensorboard else []
         hooks += [Bar(log)] if show_bar else []
