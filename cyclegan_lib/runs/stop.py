@@ -88,7 +88,9 @@ def _reason(error, where):
 
 def _breaks_an_update(where):
     """Whether the networks may be between the states of two steps: G_AB and G_BA are updated first."""
-    return any(code is CycleGAN.discriminator_step.__code__ or "optim" in Path(code.co_filename).parts for code in where)
+    return any(
+        code is CycleGAN.discriminator_step.__code__ or "optim" in Path(code.co_filename).parts for code in where
+    )
 
 
 def _ignore_signals(number):
