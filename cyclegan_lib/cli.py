@@ -114,6 +114,7 @@ DEVICE = argument(choices=DEVICES, default="auto", help="where to compute")
 DIRECTION = argument(choices=("AtoB", "BtoA"), default="AtoB", help="a single generator has but one")
 TRAIN = argument(type=whole(1, 10**6), default=400, help="training pictures of each side")
 TEST = argument(type=whole(1, 10**6), default=100, help="test pictures of each side")
+RANGE = argument(nargs=2, type=float, metavar=("BLACK", "WHITE"), help="of pictures with more than 8 bits")
 OVERWRITE = argument(action="store_true", help="replace what is there already")
 SHARE = real(0, 1)
 
@@ -140,7 +141,7 @@ COMMANDS = {
         "--output": argument(type=path, required=True, help="the folder for the results; names are kept"),
         "--side_by_side": argument(action="store_true", help="the original and its translation in one picture"),
         "--cycle": argument(action="store_true", help="the original, its translation, and that translated back"),
-        "--overwrite": OVERWRITE,
+        "--overwrite": OVERWRITE, "--range": RANGE,
         "--batch_size": argument(type=whole(1, 10**4), default=8, help="pictures of one size that go together"),
         "--memory": argument(type=real(1, 10**4), default=4.0, help="GB that a large picture may take"),
         "--device": DEVICE,
@@ -152,7 +153,7 @@ COMMANDS = {
         "source_A": argument(type=path, help="a folder or zip with the pictures of one kind"),
         "source_B": argument(type=path, help="and with those of the other kind"),
         "--dataset_name": argument(required=True, help="the new folder's name"),
-        "--data_root": DATA_ROOT, "--seed": SEED,
+        "--data_root": DATA_ROOT, "--seed": SEED, "--range": RANGE,
         "--test_share": argument(type=SHARE, default=0.1, help="of each side, kept for testing"),
     }),
     "crops": ("pictures.crops", "cut two large pictures into a data set", {

@@ -1,6 +1,7 @@
 """Files that are whole or not there at all, whenever the machine stops."""
 
 import errno
+import hashlib
 import json
 import os
 from contextlib import contextmanager
@@ -34,7 +35,8 @@ def atomic(path):
     Readers see what was there before, or all of the new content.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
+    name = path.name if len(path.name) < 60 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:40]
+    partial = path.with_name(f".{name}.partial")  # never too long where `path` is not
     try:
         with write_errors(path):
             yield partial

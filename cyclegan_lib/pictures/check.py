@@ -1,6 +1,7 @@
 """Checks a data set before anything is trained on it: every picture is read, and what tells A from B is named."""
 
 import hashlib
+import itertools
 import json
 import sys
 from collections import Counter
@@ -11,7 +12,7 @@ from PIL import Image
 
 from cyclegan_lib.datasets import find_pictures, load_split, map_pictures
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.pictures.reading import describe_passed_over, passed_over, read_picture
 from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, read_scenes, write_dataset
 
 TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
@@ -61,11 +62,14 @@ def check_dataset(root):
         raise UserError("\n".join(empty))
     everything = sum(paths.values(), [])
     sizes, modes, hashes = zip(*map_pictures(_describe, everything, f"checking {root}"), strict=True)
-    hash_of, warnings = dict(zip(everything, hashes, strict=True)), []
-    for domain in "AB":
-        in_train = {hash_of[path]: path for path in paths[f"train{domain}"]}
-        copies = [path for path in paths[f"test{domain}"] if hash_of[path] in in_train]
-        warnings += [f"{path} is the same file as {in_train[hash_of[path]]}" for path in copies]
+    hash_of = dict(zip(everything, hashes, strict=True))
+    others = {split: describe_passed_over(passed_over(root / split)) for split in SPLITS}
+    warnings = [f"{root / split}: {what}" for split, what in others.items() if what]
+    for first, second in itertools.combinations(SPLITS, 2):
+        in_first = {hash_of[path]: path for path in paths[first]}
+        if copies := [path for path in paths[second] if hash_of[path] in in_first]:
+            same = f"{copies[0]} is the same file as {in_first[hash_of[copies[0]]]}"
+            warnings.append(f"{same}; {len(copies)} of {len(paths[second])} in {second} are in {first} too")
     counts = {split: len(of_split) for split, of_split in paths.items()}
     return {"splits": counts, "sizes": Counter(sizes), "modes": Counter(modes), "warnings": warnings}
 

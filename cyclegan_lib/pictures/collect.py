@@ -1,28 +1,32 @@
 """Two folders, or zips, of pictures → a data set."""
 
+import functools
 import hashlib
 import random
 import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from cyclegan_lib.datasets import find_pictures, map_pictures
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.check import print_report
 from cyclegan_lib.pictures.download import unpack
-from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.pictures.reading import describe_passed_over, is_deep, open_upright, passed_over, read_picture
 from cyclegan_lib.water2wine.dataset import dataset_folder, new_folder
 
 
-def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
+def from_folders(source_A, source_B, root, test_share=0.1, seed=0, value_range=None):
     """Copy the pictures of two folders, or zips, into the new data set `root`, `test_share` of each for testing.
 
     Names, and folders below a folder, are kept. Of files with the same bytes one is taken, so no picture is in both
-    training and test. Raises `UserError` for a bad source, an unreadable picture, or one that is in both.
+    training and test. With a `value_range` (`read_picture`) those of more than 8 bits become PNGs of 8 bits.
+    Raises `UserError` for a bad source, an unreadable picture, or one that is in both.
     """
     with new_folder(root) as new:
         pictures, folders = {}, {}
         for domain, source in (("A", Path(source_A)), ("B", Path(source_B))):
-            pictures[domain], folders[domain] = _pictures_of(source, new.with_name(domain))
+            pictures[domain], folders[domain] = _pictures_of(source, new.with_name(domain), value_range)
         if both := pictures["A"].keys() & pictures["B"].keys():
             where = f"{pictures['A'][min(both)]} is in {source_A} and in {source_B} (as {len(both)} are)"
             raise UserError(f"{where}; a picture is A or B")
@@ -34,10 +38,15 @@ def from_folders(source_A, source_B, root, test_share=0.1, seed=0):
                 split = f"{'test' if number < num_test else 'train'}{domain}"
                 target = new / split / path.relative_to(folders[domain])
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+                with Image.open(path) as image:
+                    converted = value_range and is_deep(image)
+                if converted:
+                    open_upright(path, value_range).save(target.with_name(f"{target.name}.png"))
+                else:
+                    shutil.copyfile(path, target)
 
 
-def _pictures_of(source, unpacked):
+def _pictures_of(source, unpacked, value_range):
     """({hash: path} of the pictures of a folder or zip, one of those with the same bytes; the folder they are in)."""
     if not source.exists():
         raise UserError(f"{source}: no such folder or zip")
@@ -47,7 +56,9 @@ def _pictures_of(source, unpacked):
             raise UserError(f"{source}: neither a folder nor a zip; for two single pictures: cyclegan crops A B")
         unpack(source, folder, source)
     paths = find_pictures(folder)
-    map_pictures(read_picture, paths, f"reading {source}")
+    map_pictures(functools.partial(read_picture, value_range=value_range), paths, f"reading {source}")
+    if others := passed_over(folder):
+        print(f"{source}: {describe_passed_over(others)}")
     pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in reversed(paths)}
     if len(pictures) < 2:
         raise UserError(f"{source}: {len(pictures)} pictures; at least one to train on and one to test are needed")
@@ -56,5 +67,5 @@ def _pictures_of(source, unpacked):
 
 def command(args):
     root = dataset_folder(args.data_root, args.dataset_name)
-    from_folders(args.source_A, args.source_B, root, args.test_share, args.seed)
+    from_folders(args.source_A, args.source_B, root, args.test_share, args.seed, args.range)
     print_report(root)

@@ -1,18 +1,38 @@
-"""Picture files of any kind → Pillow images: 16 bits, transparency, EXIF rotation; too large ones are named."""
+"""Picture files of any kind → Pillow images: 16 bits, transparency, EXIF rotation, HEIC; what is unclear is refused."""
 
+import contextlib
+import math
 import warnings
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from cyclegan_lib.datasets import find_pictures
 from cyclegan_lib.errors import UserError
 
+with contextlib.suppress(ImportError):  # it is optional
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_upright` refuses them by name
+PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # bytes of text, or of a colour profile
+ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")  # a phone's JPEG or HEIC may hold a preview or a depth map besides
+OF_A_SYSTEM = ("thumbs.db", "desktop.ini")
+CLEAR = 2**14  # 16-bit values that reach it are no 12 or 14 bits in a wider file
 
 
-def read_picture(path, channels=3):
-    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright, on white. Raises `UserError`, naming it."""
-    image = open_upright(path)
+def read_picture(path, channels=3, value_range=None):
+    """A picture file → Pillow image, "RGB" or (channels=1) "L", upright, on white.
+
+    `value_range`: the (black, white) of a file of more than 8 bits; it has no effect on others.
+
+    Raises:
+        UserError: naming the file, if it cannot be read to its end, holds several pictures, or does not show what
+            is black and what is white, and no `value_range` says it.
+    """
+    image = open_upright(path, value_range)
     if is_transparent(image):
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
@@ -24,31 +44,70 @@ def is_transparent(image):
     return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
 
 
-def open_upright(path):
-    """A picture file → Pillow image of 8 bits, in its own mode, upright. Raises as `read_picture`."""
+def is_deep(image):
+    """Whether a Pillow image is grey with more than 8 bits: 16, 32, or floats."""
+    return image.mode == "F" or image.mode.startswith("I")
+
+
+def open_upright(path, value_range=None):
+    """A picture file → Pillow image of 8 bits, in its own mode, upright. Arguments and errors as `read_picture`."""
+    most = Image.MAX_IMAGE_PIXELS or math.inf
     try:
         with Image.open(path) as image:
-            if image.width * image.height > Image.MAX_IMAGE_PIXELS:
+            if image.width * image.height > most:
                 raise Image.DecompressionBombError
-            return _to_8_bits(ImageOps.exif_transpose(image))
+            has_16_bits = not is_deep(image) and any(";16" in str(tile[3]) for tile in image.tile)
+            frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "LAB":  # Pillow makes neither grey nor transparency of it
+                upright = upright.convert("RGB")
     except FileNotFoundError:
         what = "no such file"
     except UnidentifiedImageError:
         what = "not a picture that Pillow can read"
     except Image.DecompressionBombError:
-        what = f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down"
+        what = f"more than {most:,} pixels; scale it down"
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
         what = f"cannot be read ({error})"
+    else:
+        if frames > 1:
+            raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
+        if has_16_bits and np.max(upright.convert("RGB")) < CLEAR // 256:  # Pillow has read the upper 8 only
+            raise UserError(f"{path}: colours of 16 bits, all dark, perhaps of 12 bits; save it with 8 bits a channel")
+        return _to_8_bits(path, upright, value_range) if is_deep(upright) else upright
     raise UserError(f"{path}: {what}")
 
 
-def _to_8_bits(image):
-    """16-bit, 32-bit and float greys → "L"; Pillow's own conversion would clip them at 255."""
-    if image.mode != "F" and not image.mode.startswith("I"):
-        return image
-    values = np.nan_to_num(np.asarray(image).astype(np.float64))
-    if image.mode == "F" and values.max(initial=0) <= 1:
-        values = values * 255
-    elif image.mode.startswith("I;16") or values.max(initial=0) > 255:
-        values = values / 257
+def _to_8_bits(path, image, value_range):
+    """Grey of more than 8 bits → "L"; Pillow's own conversion would clip it at 255."""
+    values = np.asarray(image).astype(np.float64)
+    least, most = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (math.nan, math.nan)
+    if value_range is None and image.mode == "F" and least >= 0 and most <= 1:
+        value_range = (0, 1)
+    if value_range is None and image.mode != "F" and least >= 0 and CLEAR <= most <= 65535:
+        value_range = (0, 65535)
+    if value_range is None:
+        how = "give --range BLACK WHITE to cyclegan collect or translate"
+        raise UserError(f"{path}: holds values from {least:g} to {most:g}, and not what is black or white; {how}")
+    low, high = value_range
+    if not 0 < abs(high - low) < math.inf:
+        raise UserError(f"--range {low:g} {high:g}: give two different numbers, what is black and what is white")
+    values = np.nan_to_num((values - low) / (high - low) * 255)
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
+
+
+def passed_over(folder):
+    """The files under `folder` that `find_pictures` leaves out, sorted; hidden ones are not counted."""
+    folder = Path(folder)
+    others = {path for path in folder.rglob("*") if path.is_file()} - set(find_pictures(folder))
+    return sorted(path for path in others if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
+def describe_passed_over(paths):
+    """How many files were passed over, by their endings, in a line; "" for none."""
+    endings = [path.suffix.lower() or "no ending" for path in paths]
+    kinds = ", ".join(f"{count} with {ending}" for ending, count in sorted(Counter(endings).items()))
+    heic = '; pip install ".[heic]" reads HEIC' if {".heic", ".heif"} & set(endings) else ""
+    return f"passed over {len(paths)} files that Pillow does not read: {kinds}{heic}" if paths else ""

@@ -1,6 +1,8 @@
 """Pictures in, pictures out: one picture or a folder, of any size."""
 
 import itertools
+import os
+import struct
 from collections import namedtuple
 from pathlib import Path
 
@@ -13,7 +15,14 @@ from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.datasets import find_pictures, to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic
-from cyclegan_lib.pictures.reading import is_transparent, open_upright, read_picture
+from cyclegan_lib.pictures.reading import (
+    OF_A_SYSTEM,
+    describe_passed_over,
+    is_transparent,
+    open_upright,
+    passed_over,
+    read_picture,
+)
 from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
 from cyclegan_lib.pictures.weights import load_generators
 from torchvision.transforms.v2 import functional as TF
@@ -51,16 +60,18 @@ def translate_pixels(G, pixels):
 
 
 def to_uint8(pictures):
-    """[-1, 1] → 0 to 255, on the CPU."""
+    """[-1, 1] → 0 to 255, on the CPU. Raises `UserError` where a number is not finite: it would be black."""
+    if not pictures.isfinite().all():
+        raise UserError("the network gives numbers that are not finite; take an earlier checkpoint")
     return ((pictures + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
 
 
 def plan(sources, output):
-    """({where in `output` a translation goes: its picture's file}, {file: why it is left out}).
+    """({where in `output` a translation goes: its picture's file}, [file that is passed over]).
 
     Raises `UserError` where a source is missing, two pictures have one target, or a target is one of the originals.
     """
-    jobs, left_out, output = {}, {}, Path(output)
+    jobs, others, output = {}, [], Path(output)
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
@@ -73,28 +84,28 @@ def plan(sources, output):
                 target = target.with_name(f"{target.name}.png")
             if jobs.setdefault(target, path) != path:
                 raise UserError(f"{jobs[target]} and {path} would both become {target}; translate one at a time")
-        for path in sorted({path for path in source.rglob("*") if path.is_file()} - set(pictures)):
-            if not any(part.startswith(".") for part in path.relative_to(source).parts):
-                left_out[path] = f"not a picture that Pillow can read ({path.suffix or 'no ending'})"
+        others += passed_over(source) if source.is_dir() else []
     if not jobs:
-        raise UserError(f"no pictures in {', '.join(map(str, sources))}")
+        raise UserError(
+            "; ".join([f"no pictures in {', '.join(map(str, sources))}", *filter(None, [describe_passed_over(others)])])
+        )
     originals = {path.resolve() for path in jobs.values()}
     for target, path in jobs.items():
         if target.resolve() in originals:
             raise UserError(f"the translation of {path} would replace {target}, an original; choose another --output")
-    return jobs, left_out
+    return jobs, others
 
 
 # A picture that was read: its pixels, uint8 (channels, H, W), and what its result gets back: alpha (1, H, W), profile.
 Loaded = namedtuple("Loaded", "target pixels alpha profile")
 
 
-def load(jobs, G, memory, failed):
+def load(jobs, G, memory, failed, value_range=None):
     """Yield a `Loaded` for every job. Why some cannot be read, or would need more `memory`, goes into `failed`."""
     or_else = "give a larger --memory or scale it down"
     for target, source in jobs:
         try:
-            original = open_upright(source)
+            original = open_upright(source, value_range)
             width, height = original.size
             needed = BESIDES + kept_bytes(G, height, width)[0]
             if width * height > WHOLE_PIXELS and needed > memory:
@@ -102,7 +113,7 @@ def load(jobs, G, memory, failed):
             alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
             # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
             profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-            yield Loaded(target, image_to_pixels(G, read_picture(source)), alpha, profile)
+            yield Loaded(target, image_to_pixels(G, read_picture(source, value_range=value_range)), alpha, profile)
         except UserError as error:
             failed[source] = str(error).removeprefix(f"{source}: ")
 
@@ -113,39 +124,49 @@ def write(target, pixels, alpha, profile):
     if alpha is not None and kind not in ("JPEG", "BMP"):
         pixels = torch.cat([pixels, alpha.repeat(1, 1, pixels.shape[2] // alpha.shape[2])])
     quality = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic(target) as partial:
-        TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic(target) as partial:
+            TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
+    except (OSError, ValueError, struct.error) as error:  # an encoder's, of a size that its format does not have
+        raise UserError(f"{target}: cannot be written ({error})") from None
 
 
-def translate_files(G, jobs, G_back, side_by_side, batch_size, memory):
+def translate_files(G, jobs, G_back, side_by_side, batch_size, memory, value_range=None):
     """Translate a `plan`'s jobs, neighbours of one size as a batch. Returns {file: why it was not translated}."""
     failed = {}
     bar = tqdm(jobs.items(), unit="picture", dynamic_ncols=True)
-    for size, pictures in itertools.groupby(load(bar, G, memory, failed), lambda picture: picture.pixels[0].shape):
+    loaded = load(bar, G, memory, failed, value_range)
+    for size, pictures in itertools.groupby(loaded, lambda picture: picture.pixels[0].shape):
         while batch := list(itertools.islice(pictures, batch_size if size.numel() <= WHOLE_PIXELS else 1)):
             real = torch.stack([picture.pixels for picture in batch])
             fake = translate_pixels(G, real)
             columns = [real, fake] if side_by_side or G_back else [fake]
             columns += [translate_pixels(G_back, fake)] if G_back else []
             for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
-                write(*picture._replace(pixels=row))
+                try:
+                    write(*picture._replace(pixels=row))
+                except UserError as error:
+                    failed[jobs[picture.target]] = str(error)
     return failed
 
 
 def command(args):
     """Exit code 1 if a file was left out."""
     device = resolve_device(args.device)
-    jobs, left_out = plan(args.pictures, args.output)
-    if (existing := list(filter(Path.exists, jobs))) and not args.overwrite:
+    jobs, others = plan(args.pictures, args.output)
+    if (existing := list(filter(os.path.exists, jobs))) and not args.overwrite:
         others = f" (and {len(existing) - 1} others)" if len(existing) > 1 else ""
         raise UserError(f"{existing[0]}{others} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")
     G_back = G_back.to(device) if args.cycle else None
-    failed = translate_files(G.to(device), jobs, G_back, args.side_by_side, args.batch_size, args.memory * 1024**3)
-    for path, why in (failed | left_out).items():
+    options = args.side_by_side, args.batch_size, args.memory * 1024**3, args.range
+    failed = translate_files(G.to(device), jobs, G_back, *options)
+    for path, why in failed.items():
         print(f"left out {path}: {why}")
+    if others:
+        print(describe_passed_over(others))
     print(f"{len(jobs) - len(failed)} pictures in {args.output}")
-    return 1 if failed or left_out else 0
+    return 1 if failed or any(path.name.lower() not in OF_A_SYSTEM for path in others) else 0

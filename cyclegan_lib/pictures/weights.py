@@ -30,13 +30,16 @@ LARGEST = 4096  # channels, width and depth of a network, at most: a damaged fil
 
 
 def load_generator(path_or_name, direction="AtoB"):
-    """A generator, ready to translate, on the CPU; a file with a single one has but one direction, "AtoB" or "BtoA".
+    """A generator, ready to translate, on the CPU; a file with a single one has but one direction, called "AtoB".
 
     It is read from `saved_models/<run_name>`, a checkpoint, a file of ours with a single generator, a `.pth` of the
     official code (instance norm, no dropout), or by a name in `OFFICIAL_NAMES`, downloaded once. Raises `UserError`,
     naming the file, if it is missing, damaged, holds more than tensors, or is of another architecture.
     """
-    return load_network(weights_file(path_or_name), "G_AB" if direction == "AtoB" else "G_BA")
+    path = weights_file(path_or_name)
+    if direction != "AtoB" and not holds(path, "G_BA"):
+        raise UserError(f"--direction {direction}: {path} holds one generator, for one direction; leave the option out")
+    return load_network(path, "G_AB" if direction == "AtoB" else "G_BA")
 
 
 def load_generators(path_or_name, direction="AtoB"):

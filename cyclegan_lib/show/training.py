@@ -10,6 +10,7 @@ import ipywidgets as ipw
 import torch
 
 from cyclegan_lib.config import demo_config
+from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import write_atomic
 from cyclegan_lib.pictures.check import GENERATED, prepare_dataset
 from cyclegan_lib.runs.folder import remove_run
@@ -59,7 +60,7 @@ class SampleSheets(Drawer):
     and at the end; where a training was stopped, step_<S>.png.
 
     It stands behind the hooks that resume a training and that write its history; only the first of several
-    processes has it. A `UserError` names a picture that cannot be written.
+    processes has it. A picture that cannot be written is a warning.
     """
 
     def __init__(self, config):
@@ -90,8 +91,12 @@ class SampleSheets(Drawer):
         title = f"{self.config.name} after epoch {trainer.epoch} (test pictures)"
         pngs = self.draw(trainer, title, f"{self.config.name}: losses")
         for png, path in zip(pngs, (self.folder / f"{name}.png", self.folder / "curves.png"), strict=True):
-            if png:
-                write_atomic(path, png)
+            try:
+                if png:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomic(path, png)
+            except (UserError, OSError) as error:
+                print(f"warning: {error}", file=sys.stderr)
 
 
 class LiveTraining(Drawer):
