@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full torture lab venv lint results ablation debugging zoo photograph benchmark explorer notebooks address
+.PHONY: demo test test-full torture lab venv lint results schematic ablation surgery debugging zoo photograph benchmark explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
@@ -33,9 +33,17 @@ results: venv  ## the runs behind the README's figures: three seeds, and one wit
 	  $(PY) -m cyclegan_lib train $(DEMO) --seed $$seed --run_name demo_none_$$seed $(ARGS) || exit; done
 	$(PY) -m cyclegan_lib train $(DEMO) --seed 0 --output_norm instance --run_name demo_instance_0 $(ARGS)
 	$(PY) .ci/results.py
+	$(PY) .ci/schematic.py
+
+schematic: venv  ## the picture of CycleGAN, with pictures of the demo's first run: trains it where it is not there
+	$(PY) -m cyclegan_lib train $(DEMO) --seed 0 --run_name demo_none_0 --resume auto
+	$(PY) .ci/schematic.py
 
 ablation: venv  ## the experiment behind notebook 05, about two hours on two cores: goes on where it was
 	$(PY) -m cyclegan_lib ablation $(ARGS)
+
+surgery: venv  ## what make ablation leaves in runs/ablation: a stuck run to continue, its pictures, its discriminators
+	$(PY) .ci/surgery.py
 
 debugging: venv  ## the experiment behind notebook 06, forty minutes on two cores: goes on where it was
 	$(PY) -m cyclegan_lib ablation --experiments background glass identity augmentation $(ARGS)

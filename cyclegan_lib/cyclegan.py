@@ -48,12 +48,12 @@ class CycleGAN:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
 
     @classmethod
-    def from_config(cls, config):
-        """The model that a `TrainConfig` describes, on the device and in the precision that it names."""
+    def from_config(cls, config, **changes):
+        """The model that a `TrainConfig` describes, on its device and in its precision; `changes` are arguments."""
         device = resolve_device(config.device)
         names = inspect.signature(CycleGAN).parameters
         settings = {name: value for name, value in vars(config).items() if name in names}
-        return cls(**{**settings, "device": device, "precision": resolve_precision(config.precision, device)})
+        return cls(**settings | dict(device=device, precision=resolve_precision(config.precision, device)) | changes)
 
     @property
     def networks(self):

@@ -28,6 +28,8 @@ from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
 from cyclegan_lib.trainer import Trainer
 from cyclegan_lib.water2wine.scores import Scores, score_table
 
+FIRST_LOOK = 3000  # pictures of each side: a training that sees fewer shows little (notebook 08)
+
 
 def train(config, hooks=(), show_bar=True):
     """Train as `config` says. Returns the `Trainer`, finished or stopped.
@@ -106,6 +108,9 @@ def announce(trainer, count):
         f"{config.name}: {count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}, "
         f"{trainer.total_steps} steps, {trainer.device.type}, {trainer.model.precision}{together}"
     )
+    if trainer.total_steps * config.batch_size < FIRST_LOOK:
+        steps = FIRST_LOOK // config.batch_size
+        print(f"that is short: a first look takes about {steps:,} steps, see --num_epochs and --max_steps")
     if count == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
         instead = "torchrun --nproc_per_node 2 -m cyclegan_lib.train with the same options"
         print(f"warning: accelerate launch started one process; for more use {instead}", file=sys.stderr)

@@ -20,7 +20,7 @@ from cyclegan_lib.config import OUTPUT_NORMS, TrainConfig
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.weights import load_generator
 from cyclegan_lib.study import ablation, experiments, tables
-from cyclegan_lib.study.tables import Tables, by_arm, label_of, read_table
+from cyclegan_lib.study.tables import Tables, by_arm, label_of, paired, read_table
 from cyclegan_lib.water2wine.dataset import write_dataset
 from cyclegan_lib.water2wine.scores import SCORES
 
@@ -172,10 +172,11 @@ def test_a_shared_run_has_a_row_in_both_experiments(small):
 def test_networks_of_the_main_arms_are_kept_in_half_precision(small):
     for arm in ("none", "instance"):
         path = small[0] / "out" / f"{arm}_step_4.safetensors"
-        G = load_generator(path)
-        assert sum(parameter.numel() for parameter in G.parameters()) * 2 < path.stat().st_size < 320_000
-        assert G(torch.zeros(1, 3, 32, 32)).abs().max() <= 1
-    assert len(list((small[0] / "out").glob("*.safetensors"))) == 2
+        for direction in ("AtoB", "BtoA"):
+            G = load_generator(path, direction)
+            assert G(torch.zeros(1, 3, 32, 32)).abs().max() <= 1
+        assert sum(parameter.numel() for parameter in G.parameters()) * 4 < path.stat().st_size < 640_000
+    assert {path.stem.split("_")[0] for path in (small[0] / "out").glob("*.safetensors")} == {"none", "instance"}
 
 
 def test_finished_runs_are_not_trained_again(small):
@@ -190,7 +191,7 @@ def test_rows_are_replaced_not_doubled(small, tmp_path):
     folder, argv, _ = small
     shutil.copytree(folder / "out", tmp_path / "out")
     runs = plan(*argv)
-    copied = Tables(tmp_path / "out", runs)
+    copied = Tables(tmp_path / "out")
     for a_run in runs:
         assert copied.has(a_run)
         rows = {}
@@ -229,6 +230,7 @@ def test_tables_of_another_configuration_are_not_mixed(small, data_root, capsys)
 
 
 ONE = ("--experiments", "output_norm", "--arms", "instance", "--seeds", "1", "--steps", "30")
+CUT = ("--experiments", "surgery", "--arms", "taken out", "--seeds", "1", "--steps", "6")
 
 
 @pytest.fixture(scope="module")
@@ -260,9 +262,46 @@ def test_a_stopped_run_continues_to_the_same_rows(data_root, tmp_path, whole, mo
     monkeypatch.setattr(ablation, "LINK", (steps_done, StopAfter(100)))
     history, scores, _ = ablation.train_one(a_run)
     (tmp_path / "out").mkdir()
-    Tables(tmp_path / "out", [a_run]).add(a_run, history, scores)
+    Tables(tmp_path / "out").add(a_run, history, scores)
     for path in whole.glob("*.csv"):
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def cut(data_root, tmp_path_factory):
+    """(tables, work) of a run of 12 steps in which the norm is taken out after six."""
+    folder = tmp_path_factory.mktemp("cut")
+    run(small_runs(data_root, folder, *CUT))
+    return folder / "out", folder / "work"
+
+
+@pytest.mark.parametrize("steps", [5, 6, 7])
+def test_a_run_stopped_beside_its_surgery_continues_to_the_same_rows(data_root, tmp_path, cut, monkeypatch, steps):
+    [a_run], steps_done = plan(*small_runs(data_root, tmp_path, *CUT)), multiprocessing.Value("q", 0)
+    monkeypatch.setattr(ablation, "LINK", (steps_done, StopAfter(steps)), raising=False)
+    assert ablation.train_one(a_run) is None and steps_done.value == steps
+    monkeypatch.setattr(ablation, "LINK", (steps_done, StopAfter(100)))
+    history, scores, _ = ablation.train_one(a_run)
+    (tmp_path / "out").mkdir()
+    Tables(tmp_path / "out").add(a_run, history, scores)
+    for path in cut[0].glob("*.csv"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_branch_of_a_trunk_has_the_rows_of_a_run_from_the_start(data_root, tmp_path, cut):
+    """And until the cut those of the trunk."""
+    said = run(small_runs(data_root, tmp_path, *CUT[:2], "--seeds", "1", "--steps", "6"))
+    assert "continuing from surgery_taken_out_0/step_6" in said or "2 runs" in said
+    for name in ("history", "scores"):
+        rows, alone = (read_table(folder / f"{name}.csv") for folder in (tmp_path / "out", cut[0]))
+        by_arm = {arm: [row for row in rows if row["arm"] == arm] for arm in ("it stays", "taken out")}
+        assert by_arm["taken out"] == alone
+    trunk, branch = (
+        {row["step"]: {key: row[key] for key in row if key != "arm"} for row in read_table(tmp_path / "out/history.csv")
+         if row["arm"] == arm} for arm in ("it stays", "taken out")
+    )  # fmt: skip
+    assert [step for step in trunk if trunk[step] == branch[step]] == [0]
+    assert trunk[6]["loss_D"] == branch[6]["loss_D"] and trunk[6]["cycle_A"] != branch[6]["cycle_A"]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -311,6 +350,13 @@ def test_mistakes_are_one_line_at_once(data_root, tmp_path, capsys, more, said):
     assert not (tmp_path / "work").exists() and not (tmp_path / "out").exists()
 
 
+def test_pairs_are_of_the_same_seed_in_any_order():
+    rows = [{"experiment": "x", "arm": arm, "seed": seed, "cycle_A": value} for arm, seed, value in
+            [("a", 2, 5.0), ("b", 0, 1.0), ("a", 0, 2.0), ("b", 2, 3.0), ("b", 1, 9.0)]]  # fmt: skip
+    differences, (mean, half) = paired(rows, ("x", "a"), ("x", "b"), "cycle_A")
+    assert differences == [1, 2] and mean == 1.5 and half == pytest.approx(12.706 * 0.5, rel=1e-3)
+
+
 def test_arms_are_grouped_in_the_experiments_order():
     scores = [{"experiment": "diary", "arm": arm, "seed": seed, "cycle_A": seed + 1.0}
               for arm in ("instance + all", "instance", "none", "mine") for seed in (0, 1)]  # fmt: skip
@@ -334,8 +380,9 @@ def test_committed_tables_are_complete_and_small():
     for path in COMMITTED.glob("*.safetensors"):
         arm, step = path.stem.split("_step_")
         steps.setdefault(arm, set()).add(int(step))
-    assert set(steps) == {"none", "instance"} and steps["none"] == steps["instance"] and len(steps["none"]) <= 8
-    assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 15e6
+    assert set(steps) == {"none", "instance", "it_stays", "taken_out"} and len(steps["none"]) <= 8
+    assert steps["none"] == steps["instance"] and steps["it_stays"] == steps["taken_out"]
+    assert sum(path.stat().st_size for path in COMMITTED.rglob("*")) < 25e6
     config = json.loads((COMMITTED / "config.json").read_text())
     assert config["base"] == json.loads(json.dumps(tables.describe(arguments())))["base"]
 
@@ -362,3 +409,28 @@ def test_committed_runs_without_the_norm_end_below_the_floor():
     for row in read_table(COMMITTED / "scores.csv"):
         if row["experiment"] == "output_norm" and row["arm"] == "none":
             assert row["cycle_A"] < row["floor_A"] and row["cycle_B"] < row["floor_B"]
+
+
+def test_the_tables_in_the_readme_of_the_ablation_are_the_committed_ones():
+    readme, scores = (COMMITTED / "README.md").read_text(), read_table(COMMITTED / "scores.csv")
+
+    def line(experiment, arm, *columns):
+        rows = [row for row in scores if (row["experiment"], row["arm"]) == (experiment, arm) and row["seed"] < 3]
+        cells = [
+            ", ".join(f"{row[column]:.3f}" for row in sorted(rows, key=lambda row: row["seed"])) for column in columns
+        ]
+        return f"| {' | '.join([arm, *cells])} |\n"
+
+    for arm in experiments.EXPERIMENTS["diary"].arms:
+        assert line("diary", arm, "cycle_A", "success_rate", "background_error") in readme
+    for experiment, arm in [("output_norm", "none"), ("output_norm", "instance"), ("mirror", "discriminator_instance")]:
+        assert line(experiment, arm, "cycle_A", "background_error", "colour_accuracy", "loss_D") in readme
+    diary = [row for row in scores if row["experiment"] == "diary"]
+    inverted = [row["arm"] for row in diary if row["background_error"] > 0.6]
+    assert f"in {len(inverted)} of the {len(diary)} runs" in readme
+    assert not any("identity" in arm or "all" in arm for arm in inverted)
+    assert all(row["cycle_A"] > row["floor_A"] for row in diary if row["arm"].startswith("instance"))
+    success = {
+        arm: [row["success_rate"] for row in diary if row["arm"] == arm] for arm in ("instance", "instance + identity")
+    }
+    assert all(after < before for before, after in zip(*success.values(), strict=True))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from notebook_cells import definitions, numbered
 from torch import nn
 
 from cyclegan_lib.cyclegan import CycleGAN
@@ -156,6 +157,12 @@ def test_hours_are_work_over_a_likely_share_of_the_peak():
     low, high = tell.LIKELY_SHARE
     assert least == pytest.approx(seconds / high / 3600) and most == pytest.approx(seconds / low / 3600)
     assert hours["H100"][0] < hours["A100"][0] < least
+    assert hours["H100"][0] == pytest.approx(1334 * 1000 * tell.OPERATIONS * tell.OPERATION / 3600)  # not 2 ms a step
+
+
+def test_the_operations_of_a_step_are_those_that_the_estimate_counts():
+    counted = definitions(numbered(8))["operations_per_step"](base_channels=64, num_residual=9)
+    assert counted == tell.OPERATIONS and f"{counted:,} operations" in (ROOT / "README.md").read_text()
 
 
 def test_the_readmes_tables_are_those_of_the_committed_file(tmp_path, monkeypatch):

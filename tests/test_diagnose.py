@@ -148,6 +148,16 @@ def test_pictures_from_zero_to_one_collapsed_and_inverted_ones_are_named():
     assert names(made(), samples | {"fake_B": -samples["fake_B"]}) == ["inverted colours"]
 
 
+def test_fakes_as_alike_as_their_sources_are_no_collapse():
+    """A faithful translator of one room into a varied pile, and back."""
+    samples = pictures()
+    room = 0.2 + 0.1 * samples["real_A"]
+    assert names(made(), samples | {"real_A": room, "fake_B": 0.9 * room}) == []
+    assert names(made(), samples | {"real_A": room, "fake_B": 0.9 * room, "fake_A": 0.01 * samples["real_B"]}) == [
+        "mode collapse"
+    ]
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_few_pictures_or_pictures_all_alike_are_no_reason_for_a_warning():
     samples = pictures()

@@ -2,12 +2,13 @@
 
 import functools
 import random
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from notebook_cells import PLAYGROUND, ROOT, definitions, exercises, numbered, said_of
+from notebook_cells import PLAYGROUND, ROOT, definitions, exercises, markdown, numbered, said_of
 from PIL import Image
 from torch import nn
 
@@ -21,6 +22,7 @@ from cyclegan_lib.show.exercises import verdict
 from cyclegan_lib.study.floor import output_norm_floor
 from cyclegan_lib.trainer import learning_rate
 from cyclegan_lib.water2wine.dataset import read_scenes, write_dataset
+from cyclegan_lib.water2wine.scenes import DARK_WALL, LIGHT_WALL, sample_scene
 from cyclegan_lib.water2wine.scores import Water2WineTest
 
 QUICK = {"STEPS": 6, "torch": torch}
@@ -84,15 +86,33 @@ def test_the_repair_of_05(names_of_05):
     stub, checker, solution = exercises(numbered(5))[1]
     judge = functools.partial(said_of, checker=checker, names={**names_of_05, "verdict": verdict})
     assert judge(stub).startswith("not yet") and judge(solution).startswith("right")
-    refuses(judge, solution, (" + z.mean((2, 3), keepdim=True)", ""))
-    affine = (
-        "class Repair(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.norm = torch.nn.InstanceNorm2d(3, affine=True)\n"
-        "    def forward(self, z):\n        return self.norm(z)\n"
-    )
-    assert judge(affine).startswith("not right"), "a shift that is the same for all pictures"
-    nothing = "class Repair(torch.nn.Module):\n    def forward(self, z):\n        return z\n"
-    assert judge(nothing).startswith("not right"), "no norm at all"
+
+    def layer(drawn, made="pass"):
+        return (
+            "class Repair(torch.nn.Module):\n"
+            f"    def __init__(self):\n        super().__init__()\n        {made}\n"
+            f"    def forward(self, z):\n        return {drawn}\n"
+        )
+
+    mean, affine = "z.mean((2, 3), keepdim=True)", "self.norm = torch.nn.InstanceNorm2d(3, affine=True)"
+    for right in (
+        layer(f"F.instance_norm(z) + {mean}.tanh()"),
+        layer("20 * F.instance_norm(z)"),
+        layer("self.norm(z)", affine),
+    ):
+        assert judge(right).startswith("right"), right
+    shift = "self.shift = torch.nn.Parameter(torch.zeros(3, 1, 1))"
+    for wrong, reason in (
+        (layer("z"), "normalise"),
+        (layer("z + 1"), "normalise"),
+        (layer("2 * z"), "normalise"),
+        (layer(f"z - {mean}"), "normalise"),
+        (layer(f"{mean}.expand_as(z)"), "normalise"),
+        (layer("F.instance_norm(z)"), "too far off: light 0.608, dark 0.608"),
+        (layer("F.instance_norm(z) + self.shift", shift), "too far off"),
+        (layer("F.instance_norm(z)[:, :1]"), "shape"),
+    ):
+        assert judge(wrong).startswith("not right: ") and reason in judge(wrong), wrong
 
 
 # 01: two piles
@@ -136,25 +156,51 @@ def test_match_colours_of_01(names_of_01):
 def test_detour_of_01(names_of_01):
     judge, solution = judge_of(numbered(1), 2, names_of_01)
     start = "def detour(scene):\n    return "
+    hsv = "colorsys.rgb_to_hsv(*scene.table)"
+    walls = "**{{n: {} for n in ('background_top', 'background_bottom')}}"
     for right in (
         "replace(scene, light=-scene.light)",
         "invert_wall(mirror(scene))",
         "replace(scene, table=tuple(c * (0.92 / max(scene.table) - 1) for c in scene.table))",
+        # All hues are as frequent as each other, so red and blue may change places, in all of the wall:
+        f"replace(scene, {walls.format('getattr(scene, n)[::-1]')})",
     ):
         assert judge(start + right).startswith("right"), right
     swapped = '"wineglass" if scene.glass == "tumbler" else "tumbler"'
-    for wrong in (
-        "scene",
-        "invert_wall(scene)",
-        "mirror(scene)",
-        "replace(scene, fill=1 - scene.fill)",
-        "replace(scene, fill=0.85)",
-        "replace(scene, x=scene.x + 0.1)",
-        "replace(scene, table=tuple(1 - c for c in scene.table))",
-        f"replace(scene, glass={swapped})",
-        'replace(scene, fill=1.3 - scene.fill, liquid="wine")',
+    for wrong, reason in (
+        ("scene", "nothing"),
+        ("invert_wall(scene)", "invert_wall"),
+        ("mirror(scene)", "mirror"),
+        ("scene.fill", "Scene"),
+        ("replace(scene, fill=1 - scene.fill)", "fill"),
+        ("replace(scene, fill=0.45 * 0.85 / scene.fill)", "fill"),
+        ("replace(scene, fill=0.85)", "twice"),
+        ("replace(scene, x=scene.x + 0.1)", "twice"),
+        ("replace(scene, table=tuple(1 - c for c in scene.table))", "table"),
+        (f"replace(scene, table=colorsys.hsv_to_rgb(0.675 - {hsv}[0], *{hsv}[1:]))", "table"),
+        (f"replace(scene, glass={swapped})", "height"),
+        ('replace(scene, fill=1.3 - scene.fill, liquid="wine")', "liquid"),
+        ("replace(scene, background_top=scene.background_bottom, background_bottom=scene.background_top)", "wall"),
+        ("replace(scene, background_top=scene.background_top[::-1])", "bottom"),
+        (f"replace(scene, {walls.format('tuple(1 - c for c in getattr(scene, n))')})", "wall"),
     ):
-        assert judge(start + wrong).startswith("not right"), wrong
+        said = judge(start + wrong)
+        assert said.startswith("not right: ") and reason in said, (wrong, said)
+
+
+def test_inverted_walls_of_01_are_walls_that_could_have_been_drawn(names_of_01):
+    """And doing it twice undoes it, also where the bottom of a wall is cut off at white."""
+    rng, invert_wall, wall_of = np.random.default_rng(5), names_of_01["invert_wall"], names_of_01["wall_of"]
+    for _ in range(1000):
+        scene = sample_scene(rng, "wine")
+        inverted = invert_wall(scene)
+        hue, saturation, brightness, fade = wall_of(inverted)
+        limits = LIGHT_WALL if brightness > 0.5 else DARK_WALL
+        for number, (low, high) in zip((saturation, brightness), limits, strict=True):
+            assert low - 1e-9 <= number <= high + 1e-9
+        assert 0.75 - 1e-9 <= fade <= 1.15 + 1e-9
+        assert inverted is scene or (brightness > 0.5) != (wall_of(scene)[2] > 0.5)
+        assert wall_of(invert_wall(inverted)) == pytest.approx(wall_of(scene), abs=1e-9)
 
 
 def test_deal_of_01(names_of_01):
@@ -370,6 +416,26 @@ def test_the_slow_buffer_of_03_is_the_packages(names_of_03, size, seed):
         assert shown == names_of_03["slow_buffer"](range(300), size, seed)
     else:
         assert shown == list(range(300))
+
+
+def test_the_six_lines_of_03_are_the_packages_step():
+    """Its formulas, evaluated with the package's networks."""
+    [six] = [text for cell in markdown(numbered(3)) for text in re.findall(r"```\n(1  fake_B.*?)```", cell, re.S)]
+    lines = re.sub(r"\n  +", " ", six).splitlines()
+    assert [line[:3] for line in lines] == [f"{n}  " for n in range(1, 7)]
+    model = CycleGAN(base_channels=4, num_residual=1, lambda_identity=5.0)
+    generator = torch.Generator().manual_seed(0)
+    real_A, real_B = (torch.rand(2, 3, 32, 32, generator=generator) * 2 - 1 for _ in range(2))
+    names = {**vars(losses), **vars(model), **model.networks, "real_A": real_A, "real_B": real_B}
+    exec("\n".join(line[3:] for line in lines[:2]), names)
+    total = {}
+    for line in (lines[2], lines[4]):
+        name, formula = line[3:].split(" + the same with A and B exchanged")[0].replace("½ ", "0.5 * ").split(" = ")
+        exchanged = re.sub(r"_(A|B)\b|_(A|B)_buffer", lambda m: m[0].translate(str.maketrans("AB", "BA")), formula)
+        total[name] = eval(formula, names) + eval(exchanged, names)
+    expected = model.step(real_A, real_B)
+    assert total["loss_G"].item() == pytest.approx(expected["loss_G"].item(), rel=1e-5)
+    assert total["loss_D"].item() / 2 == pytest.approx(expected["loss_D"].item(), rel=1e-5)
 
 
 def test_the_toy_of_03_has_the_packages_losses(names_of_03):

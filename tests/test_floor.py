@@ -71,7 +71,7 @@ def test_against_an_exact_linear_programme(seed):
     picture = torch.from_numpy(((values + 1) * 127.5).round() / 127.5 - 1)
     floor, exact = output_norm_floor(picture[None, None]), exact_floor(picture)
     assert floor <= exact + 1e-9
-    assert exact - floor < max(2e-3, 0.02 * exact)
+    assert exact - floor < 1e-4
 
 
 def test_it_is_never_below_the_one_line_bound_nor_above_a_reachable_picture():
@@ -123,15 +123,14 @@ def test_the_two_sides_meet(scale):
     below, above = both_sides(scenes_and_noise(), scale=scale)
     gap = above - below
     assert (gap >= 0).all()
-    assert (gap <= torch.maximum(torch.tensor(2e-3), 0.02 * below)).all()
-    assert gap.mean() < 1e-3
+    assert (gap <= 1e-3).all() and gap.mean() < 5e-4
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.0), (1.0, 0.4), (2.5, -0.3)])
 def test_the_picture_from_above_is_within_reach(scale, shift):
     """Its z has the mean and the variance that the layer leaves it."""
     level, histogram = floor_module._histograms(scenes_and_noise())
-    plans, shares = floor_module._cheapest_mixture(histogram, scale, shift)
+    plans, shares, _, _ = floor_module._cheapest_mixture(histogram, scale, shift)
     z = floor_module._deal(LEVELS[level], level, plans, shares, scale, shift)
     assert torch.allclose(z.mean(1), torch.full((len(z),), shift).double(), atol=1e-9)
     assert (z.var(1, correction=0) <= scale**2 + 1e-9).all()

@@ -1,14 +1,25 @@
 """The mechanical habits of the notebooks, and their set-up cell."""
 
 import importlib.util
+import io
+import itertools
 import json
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
-from notebook_cells import NOTEBOOKS, NUMBERED, PLAYGROUND, code_cells, markdown, tags_of
+from notebook_cells import NOTEBOOKS, NUMBERED, PLAYGROUND, ROOT, code_cells, definitions, markdown, numbered, tags_of
+from PIL import Image
+
+from cyclegan_lib import train
+from cyclegan_lib.show import plots, training
+from cyclegan_lib.study import floor
+from cyclegan_lib.trainer import Hook, Trainer
 
 TAGS = {"nbval-skip", "nbval-check-output", "nbval-ignore-output", "raises-exception", "exercise", "checker"}
 MEGABYTES = {"playground.ipynb": 2, "05_output_norm.ipynb": 2, "08_your_own_pictures.ipynb": 2}  # 08: photographs
@@ -172,3 +183,72 @@ def test_quick_cuts_training_to_a_handful_of_steps(monkeypatch, path, value, qui
     names = {}
     exec(code_cells(path)[0].source, names)
     assert (names["STEPS"] is not None and names["STEPS"] < 20) == quick
+
+
+# A training that the reader stops
+
+
+class StopButton(Hook):
+    """What a notebook's stop button does: an interrupt, here in the second step."""
+
+    def start(self, trainer):
+        self.last = trainer.step + 2
+
+    def after_step(self, trainer):
+        if trainer.step == self.last:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def stopped_and_quick(tmp_path, monkeypatch):
+    """Every training is stopped in its second step; floors are not computed, and figures are tiny pictures."""
+    usual_hooks, shades = train.usual_hooks, itertools.count()
+
+    def to_png(figure, **kwargs):
+        file = io.BytesIO()
+        Image.new("L", (2, 2), next(shades) % 256).save(file, "png")
+        return file.getvalue()
+
+    monkeypatch.setattr(train, "usual_hooks", lambda *args: [*usual_hooks(*args), StopButton()])
+    monkeypatch.setattr(training, "training_floors", lambda data: {"A": 0.1, "B": 0.1})
+    monkeypatch.setattr(floor, "output_norm_floor", lambda pictures, reduction="mean": 0.1)
+    monkeypatch.setattr(plots, "show", lambda figure, **kwargs: None)
+    monkeypatch.setattr(plots, "to_png", to_png)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("CYCLEGAN_QUICK", "1")
+
+
+@pytest.mark.parametrize("path", [PLAYGROUND, numbered(8)], ids=lambda path: path.stem)
+def test_a_training_may_be_stopped_in_its_first_epoch_and_any_cell_be_repeated(
+    path, stopped_and_quick, tmp_path, monkeypatch
+):
+    """To the end of the notebook. From the training on each cell runs twice, and none is told that this is quick."""
+    monkeypatch.chdir(path.parent)
+    names, trained = {"display": lambda box: None, "__name__": "__main__"}, []
+    for cell in code_cells(path):
+        exec(cell.source, names)
+        trained = [value for value in names.values() if isinstance(value, Trainer)]
+        if trained:
+            exec(cell.source, names)
+        names["STEPS"] = None if trained else 60  # of which it takes three at a time
+        names.get("PLANS", {}).pop("the paper's", None)  # its steps take seconds
+        if "OUTPUT" in names:
+            names["OUTPUT"] = tmp_path
+    assert trained[0].stopped and all(trainer.epoch == 1 for trainer in trained)
+
+
+# The call that notebook 07 recommends
+
+
+def test_the_call_that_07_recommends_finds_every_fault_of_its_table():
+    names = definitions(numbered(7), "FAULTS", "ZOO", HOME=ROOT, STEPS=300, Path=Path, __name__="notebook 07")
+    codes = re.findall(r"```python\n(.*?)```", "\n".join(markdown(numbered(7))), re.S)
+    [call] = [code for code in codes if "diagnose(" in code]
+    for fault, wrong in names["FAULTS"].items():
+        history, samples, seen = names["kept"](fault)
+        sheet = dict(sheet=lambda count, kept=samples: kept, model=None, data=None, total_steps=300)
+        given = dict(trainer=SimpleNamespace(**sheet), config=SimpleNamespace(models_folder=None, gan_mode="lsgan"))
+        given |= dict(read_history=lambda folder, kept=history: kept, probe=lambda model, data, kept=seen: kept)
+        given |= dict(diagnose=names["diagnose"], report=names["report"])
+        exec(call, given)
+        assert [finding.fault for finding in given["findings"]][:1] == ([wrong.named] if wrong.named else [])

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
 from cyclegan_lib.config import OUTPUT_NORMS
 from cyclegan_lib.show import figures, plots
+from cyclegan_lib.show.schematic import schematic
 
 
 def image(figure, dpi=100):
@@ -155,13 +157,12 @@ def test_arms_are_means_over_seeds():
     assert inside(figure)
 
 
-def test_ends_show_every_seed_the_mean_and_the_interval():
+def test_ends_show_every_seed_and_the_mean():
     groups = {arm: {"cycle_A": ([0.1, 0.3], (0.2, 0.05))} for arm in ("instance, no adversary", "another one")}
     figure = plots.arms_at_end(groups, {"cycle_A": "cycle loss of A"}, {"cycle_A": 0.25}, "A title")
     [axes] = figure.axes
     assert axes.lines[0].get_xdata().tolist() == [0.1, 0.3]
-    interval = axes.collections[0].get_segments()[0][:, 0]
-    assert interval == pytest.approx([0.15, 0.25])
+    assert axes.lines[1].get_xdata().tolist() == [0.2]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(groups)
     assert [line.get_color() for line in axes.lines[::2]] == [
         plots.COLOURS["instance"],
@@ -197,3 +198,90 @@ def test_distributions_have_a_line_for_each_pile_and_count_all_pixels():
         outline = axes.patches[0].get_xy()
         steps = dict(zip(outline[1:-1:2, 0], outline[1:-1:2, 1], strict=True))
         assert sum(steps.values()) * 0.05 == pytest.approx(1, abs=1e-6), "a density"
+
+
+# The picture of CycleGAN
+
+ONE_DIRECTION = {"real_A G_AB", "G_AB fake_B", "fake_B D_B", "real_B D_B"}
+BOTH = ONE_DIRECTION | {"fake_B G_BA", "G_BA rec_A", "real_B G_BA", "G_BA fake_A", "fake_A G_AB", "G_AB rec_B",
+                        "fake_A D_A", "real_A D_A"}  # fmt: skip
+LOSSES = BOTH | {"real_A G_BA", "G_BA idt_A", "real_B G_AB", "G_AB idt_B"}
+ARROWS = {"one direction": ONE_DIRECTION, "both": BOTH, "losses": LOSSES}
+SHEET = ("real_A", "fake_B", "rec_A", "real_B", "fake_A", "rec_B")
+
+
+def sheet(*names, shape=(3, 16, 16)):
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(shape, generator=generator) * 2 - 1 for name in names}
+
+
+def written(figure):
+    """[(text, its place in pixels, frame included)], and the boxes' places."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    [axes] = figure.axes
+    texts = [text for text in axes.texts if text.get_text()]
+    places = [(text.get_bbox_patch() or text).get_window_extent(canvas.get_renderer()) for text in texts]
+    boxes = [patch.get_window_extent() for patch in axes.patches if isinstance(patch, FancyBboxPatch)]
+    return [(text.get_text(), place) for text, place in zip(texts, places, strict=True)], boxes
+
+
+@pytest.mark.parametrize("state", list(ARROWS))
+def test_the_schematic_has_every_arrow_between_the_names_of_the_code(state):
+    figure = schematic(state)
+    texts, boxes = written(figure)
+    named = {text: box for text, place in texts for box in boxes if place.containsx(box.x0 + box.width / 2)
+             and place.containsy(box.y0 + box.height / 2)}  # fmt: skip
+    assert set(named) == {name for pair in ARROWS[state] for name in pair.split()} and len(boxes) >= len(named)
+    drawn = set()
+    for arrow in figure.axes[0].texts:
+        if getattr(arrow, "arrow_patch", None):
+            ends = [figure.axes[0].transData.transform(point) for point in (arrow.xyann, arrow.xy)]
+            drawn.add(" ".join(text for end in ends for text, place in texts if place.contains(*end)))
+    assert {pair for pair in drawn if len(pair.split()) == 2} == ARROWS[state]
+    others = {text for text, _ in texts} - set(named)
+    losses = {"cycle_A", "cycle_B", "adversarial\nloss_D", "identity"}
+    assert losses <= others if state == "losses" else "real or\nfake?" in others and not losses & others
+    assert inside(figure)
+
+
+@pytest.mark.parametrize("names", [(), SHEET, (*SHEET, "idt_A", "idt_B")])
+@pytest.mark.parametrize("state", list(ARROWS))
+def test_no_text_of_the_schematic_touches_a_box_that_is_not_its_own(state, names):
+    texts, boxes = written(schematic(state, sheet(*names)))
+    for number, (text, place) in enumerate(texts):
+        touched = [box for box in boxes if box.overlaps(place)]
+        assert len(touched) <= 1 and all(box.fully_containsx(x) and box.fully_containsy(y) for box in touched
+                                         for x, y in (place.min, place.max)), text  # fmt: skip
+        assert not touched or text not in names, f"{text} is written on its picture"
+        assert not any(place.overlaps(other) for _, other in texts[:number]), text
+    assert not any(box.overlaps(other) for number, box in enumerate(boxes) for other in boxes[:number])
+
+
+@pytest.mark.parametrize("state", list(ARROWS))
+def test_the_schematics_thumbnails_are_the_pictures(state):
+    pictures = sheet(*SHEET, "idt_A", "idt_B")
+    images = schematic(state, pictures).axes[0].images
+    wanted = [name for name in pictures if any(name in pair for pair in ARROWS[state])]
+    found = [name for image in images for name in wanted
+             if np.array_equal(image.get_array(), plots.to_pixels(pictures[name]))]  # fmt: skip
+    again = ["real_A", "real_B"] if state == "losses" else []  # the identity loss starts from them, too
+    assert sorted(found) == sorted(wanted + again) and len(images) == len(found)
+    assert all(image.get_interpolation() == "nearest" and image.get_clim() == (0, 1) for image in images)
+
+
+def test_a_thumbnail_keeps_its_shape_and_grey_ones_are_drawn():
+    for image in schematic("both", sheet(*SHEET, shape=(1, 16, 32))).axes[0].images:
+        left, right, low, high = image.get_extent()
+        assert right - left == pytest.approx(1) and high - low == pytest.approx(0.5)
+
+
+def test_a_schematic_that_cannot_be_drawn_says_why():
+    with pytest.raises(ValueError, match="'one direction', 'both', 'losses', not 'cycles'"):
+        schematic("cycles")
+    pictures = sheet(*SHEET)
+    del pictures["rec_A"]
+    assert schematic("one direction", pictures)
+    for state in ("both", "losses"):
+        with pytest.raises(ValueError, match="missing: rec_A$"):
+            schematic(state, pictures)

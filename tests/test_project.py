@@ -164,6 +164,9 @@ EVIDENCE = {
     ("output_norm", "instance"): "InstanceNorm",
     ("output_norm", "instance_affine"): "InstanceNorm, learned scale",
     ("output_norm", "batch"): "BatchNorm",
+    ("half", "mean_only"): "only the mean subtracted",
+    ("half", "scale_only"): "only divided by the deviation",
+    ("half", "demodulated"): "demodulated weights",
     ("mirror", "discriminator_instance"): "nothing; InstanceNorm on the discriminators' first layer",
 }
 
@@ -185,6 +188,16 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert f"cycle_A ends {mean:.0%} ± {half:.0%} below its floor (and {sum(longer) / 3:.0%} below after" in readme
     affine = [row for row in scores if row["arm"] == "instance_affine"]
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in affine for d in "AB") > 0  # "has not"
+    ends = by_arm(scores, "surgery", ["cycle_A"])
+    out, stays = (ends[arm]["cycle_A"][1][0] for arm in ("taken out", "it stays"))
+    assert f"after 500 it is {out:.3f} on average, where the layer stays {stays:.3f}" in readme
+    history = [row for row in read_table(ROOT / "data" / "ablation" / "history.csv") if row["arm"] == "taken out"]
+    first = [min(row["step"] - 500 for row in history if row["seed"] == seed and row["cycle_A"] < scores[0]["floor_A"])
+             for seed in range(3)]  # fmt: skip
+    assert set(first) == {100, 200} and len(ends["taken out"]["cycle_A"][0]) == 3
+    halves, nothing = (by_arm(scores, name, ["background_error"]) for name in ("half", "output_norm"))
+    for half in ("mean_only", "scale_only"):
+        assert min(halves[half]["background_error"][0]) > max(nothing["none"]["background_error"][0])
     diary = [row for row in scores if row["experiment"] == "diary" and row["arm"].startswith("instance")]
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
 
@@ -220,7 +233,9 @@ def test_commands_to_train_are_the_demos():
         assert lines, name
         for line in lines:
             config, demo = parse_config(line.split()), demo_config()
-            as_demo = dict(dataset_name="water2wine", sample_interval=3, checkpoint_interval=0)
+            assert (config.max_steps or config.num_epochs * 100) == 1800  # an epoch of 400 pictures, of 4 at a time
+            length = dict(num_epochs=18, max_steps=None)
+            as_demo = dict(dataset_name="water2wine", sample_interval=3, checkpoint_interval=0, **length)
             assert dataclasses.replace(config, **as_demo) == demo, line
 
 

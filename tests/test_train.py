@@ -180,3 +180,10 @@ def test_one_process_that_accelerate_launched_says_so(tiny_config, monkeypatch, 
     announce(trainer, processes.count)
     assert "torchrun --nproc_per_node 2" in capsys.readouterr().err
     assert trainer.hook(Log).writes
+
+
+@pytest.mark.parametrize(("steps", "short"), [(342, True), (750, False)])
+def test_a_training_that_is_shorter_than_a_first_look_is_told_so(tiny_config, capsys, steps, short):
+    trainer, _ = make_trainer(tiny_config(batch_size=4, num_epochs=1000, max_steps=steps))
+    announce(trainer, 1)
+    assert ("a first look takes about 750 steps" in capsys.readouterr().out) == short

@@ -5,6 +5,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from helpers import stop_at
 from PIL import Image
 
 from cyclegan_lib.datasets import load_split
@@ -105,6 +106,13 @@ def test_a_runs_sheets_can_be_gone_through(tiny_config):
         assert np.abs(shown - sheet).max() <= 1, "the sheet itself, pixel by pixel"
 
 
+def test_of_a_run_that_was_stopped_the_last_sheet_is_shown(tiny_config):
+    config = tiny_config(sample_interval=1)
+    Trainer(config, [SampleSheets(config), stop_at(1)]).run()
+    explorer = SheetExplorer(config.images_folder)
+    assert explorer.epoch.options == ("step 1",)
+
+
 def test_a_run_without_sheets_says_what_to_do(tmp_path):
     with pytest.raises(UserError, match="no sample sheets there; train with --sample_interval 1"):
         SheetExplorer(tmp_path)
@@ -194,11 +202,14 @@ def test_the_scene_explorer_shows_what_refuses_and_what_follows(generators):
 def test_the_floor_explorer():
     pictures = torch.stack([render(arranged_scene(brightness), 32)[0] for brightness in (0.2, 0.8)])
     explorer = FloorExplorer(pictures)
-    redraws(explorer, [(explorer.number, 1), (explorer.brightness, 0.4), (explorer.contrast, 0.5)])
+    redraws(explorer, [(explorer.number, 1), (explorer.brightness, 0.4), (explorer.contrast, 0.5), (explorer.scale, 5)])
     explorer.brightness.value = 0.3
     picture = (pictures[:1] + 0.3).clamp(-1, 1)
     point = explorer.figure().axes[-1].lines[2].get_xydata()[0]
     assert point == pytest.approx([picture.mean().item(), output_norm_floor(picture)])
+    explorer.scale.value = 5
+    point = explorer.figure().axes[-1].lines[2].get_xydata()[0]
+    assert point == pytest.approx([picture.mean().item(), output_norm_floor(picture, scale=5)])
 
 
 def test_the_training_scrubber(generators):

@@ -49,7 +49,7 @@ def floor_view(picture, closest, curve, brightness, floor, largest_mean):
     _above(figure, pictures, 0.005, 0.08, 0.53, 0.76)
     right, line = figure.add_axes([0.61, 0.16, 0.37, 0.73]), np.linspace(-1, 1, 201)
     right.plot(*curve, color=COLOURS["instance"], linewidth=2, label="floor")
-    label = f"|mean| - {largest_mean}, if all channels had this mean"
+    label = f"|mean| - {largest_mean}, without a learned scale"
     right.plot(line, (abs(line) - largest_mean).clip(0), color="black", linestyle=":", linewidth=1, label=label)
     right.plot([brightness], [floor], "o", color="black", markersize=8)
     offset, side = (-10, "right") if brightness > 0 else (10, "left")

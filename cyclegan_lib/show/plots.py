@@ -233,19 +233,19 @@ def arms_with_floor(history, arms, floors, title):
 
 
 def arms_at_end(groups, columns, floors, title):
-    """How the runs of each arm ended: a dot a seed, the mean and its 95 % interval.
+    """How the runs of each arm ended: a dot a seed, and a line at their mean.
 
     Args:
-        groups: {arm: {column: (values of the seeds, (mean, half width))}}, as `study.tables.by_arm` gives them.
+        groups: {arm: {column: (values of the seeds, (mean, …))}}, as `study.tables.by_arm` gives them.
         columns: {column: what stands under its axis}.
         floors: {column: number}, drawn where there is one.
     """
     figure, panels = _panels(len(columns), title, 1.3 + 0.34 * len(groups), sharey=True)
     for axes, (column, label) in zip(panels, columns.items(), strict=True):
         for row, (arm, ends) in enumerate(groups.items()):
-            (values, (mean, half)), colour = ends[column], colour_of_arm(arm)
-            axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.35, markersize=5)
-            axes.errorbar([mean], [row], xerr=[half], fmt="|", color=colour, markersize=14, linewidth=2.5)
+            (values, (mean, _)), colour = ends[column], colour_of_arm(arm)
+            axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.6, markersize=6)
+            axes.plot([mean], [row], "|", color=colour, markersize=16, markeredgewidth=2)
         if column in floors:
             axes.axvline(floors[column], color="black", linestyle="--", linewidth=1)
             axes.set_title(f"floor with the norm: {floors[column]:.3f}", fontsize=8)

@@ -145,13 +145,17 @@ class SceneExplorer(Explorer):
 
 
 class FloorExplorer(Explorer):
-    """Make a picture of some, (N, 3, H, W) in [-1, 1], brighter or flatter; see the closest that a norm allows."""
+    """Make a picture of some, (N, 3, H, W) in [-1, 1], brighter or flatter; see the closest that a norm allows.
+
+    `scale` is the norm's learned scale, 1 for a norm that has none.
+    """
 
     def __init__(self, pictures):
         self.pictures = pictures
         self.curve = functools.lru_cache(maxsize=64)(self._curve)
         brightness, contrast = slider("brightness", 0, -1, 1, 0.05), slider("contrast", 1, 0, 2, 0.1)
-        super().__init__(920, number=chooser("picture", pictures), brightness=brightness, contrast=contrast)
+        picture, scale = chooser("picture", pictures), slider("learned scale", 1, 1, 20, 1)
+        super().__init__(920, number=picture, brightness=brightness, contrast=contrast, scale=scale)
 
     def changed(self, number, brightness, contrast):
         """A picture with its contrast scaled and `brightness` added: (1, 3, H, W)."""
@@ -159,16 +163,16 @@ class FloorExplorer(Explorer):
         middle = picture.mean((2, 3), keepdim=True)
         return (middle + contrast * (picture - middle) + brightness).clamp(-1, 1)
 
-    def _curve(self, number, contrast):
+    def _curve(self, number, contrast, scale):
         """Means and floors of that picture from black to white."""
         shades = torch.cat([self.changed(number, shade, contrast) for shade in torch.linspace(-2, 2, 21).tolist()])
-        return shades.mean((1, 2, 3)).tolist(), output_norm_floor(shades, "none").mean(1).tolist()
+        return shades.mean((1, 2, 3)).tolist(), output_norm_floor(shades, "none", scale).mean(1).tolist()
 
-    def draw(self, number, brightness, contrast):
+    def draw(self, number, brightness, contrast, scale):
         picture = self.changed(number, brightness, contrast)
-        here = picture.mean().item(), output_norm_floor(picture)
-        curve = self.curve(number, contrast)
-        return figures.floor_view(picture[0], closest_reachable(picture)[0], curve, *here, LARGEST_MEAN)
+        here = picture.mean().item(), output_norm_floor(picture, scale=scale)
+        curve = self.curve(number, contrast, scale)
+        return figures.floor_view(picture[0], closest_reachable(picture, scale)[0], curve, *here, LARGEST_MEAN)
 
 
 class TrainingScrubber(Explorer):
@@ -211,13 +215,15 @@ class ConfoundingExplorer(Explorer):
 
 
 class SheetExplorer(Explorer):
-    """Go through the sample sheets in a run's `generated_images/<run_name>`. `UserError` if there are none."""
+    """Go through the sample sheets in a run's `generated_images/<run_name>`, of its epochs and, if it was stopped, of
+    its last step. `UserError` if there are none."""
 
     def __init__(self, folder):
         self.sheets = {int(path.stem.split("_")[1]): path for path in sorted(Path(folder).glob("epoch_*.png"))}
+        self.sheets |= {path.stem.replace("_", " "): path for path in Path(folder).glob("step_*.png")}
         if not self.sheets:
             raise UserError(f"{folder}: no sample sheets there; train with --sample_interval 1")
-        super().__init__(860, epoch=stops("after epoch", sorted(self.sheets)))
+        super().__init__(860, epoch=stops("after epoch", list(self.sheets)))
 
     def draw(self, epoch):
         return plots.picture_file(self.sheets[epoch])

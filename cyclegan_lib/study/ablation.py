@@ -1,12 +1,12 @@
 """`cyclegan ablation` runs the experiments: arms × seeds → tables and small networks, see data/ablation/README.md."""
 
 import json
-import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, ProcessPoolExecutor, wait
 
 import torch
@@ -28,27 +28,32 @@ from cyclegan_lib.study.experiments import plan, settled
 from cyclegan_lib.study.floor import output_norm_floor
 from cyclegan_lib.study.statistics import colour_accuracy
 from cyclegan_lib.study.tables import Tables, check_config
+from cyclegan_lib.study.variants import NORMS, Surgery, Trunk, branch_off, demodulate, once_through, trunk_file
 from cyclegan_lib.trainer import Hook, Trainer
 from cyclegan_lib.water2wine.dataset import write_dataset
 from cyclegan_lib.water2wine.scores import Water2WineTest
 
 # When the test pictures are translated, as shares of the run: often where the curves are steep.
 EVALUATED = (0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1)
+AFTER_CUT = (0, 1, 2, 5, 10, 20, 50, 100, 200)  # and so many steps after a surgery
 
 
 class Evaluation(Hook):
-    """Observer, after `Log`: losses on the same test pictures at a few steps; at some it keeps G_AB, in 16 bits."""
+    """Observer, after `Log`: scores the test pictures at a few steps, and at some keeps the generators, in 16 bits."""
 
-    def __init__(self, config, keep_at):
-        self.folder, self.path, self.keep_at = config.models_folder, config.models_folder / "evaluations.jsonl", keep_at
+    def __init__(self, run):
+        self.folder, self.run = run.config.models_folder, run
+        self.path = self.folder / "evaluations.jsonl"
 
     def start(self, trainer):
-        self.real = {domain: trainer.data.test(domain) for domain in "AB"}
+        config, drawn = trainer.config, (trainer.data.root / "scenes.json").is_file()
+        self.test = Water2WineTest(trainer.data.root, config.size, config.channels) if drawn else None
+        self.real = self.test.real if drawn else {domain: trainer.data.test(domain) for domain in "AB"}
         total = trainer.total_steps
-        self.steps, self.kept = (
-            {total, *(min(total, round(share * total / FLUSH_STEPS) * FLUSH_STEPS) for share in shares)}
-            for shares in (EVALUATED, self.keep_at)
-        )  # where losses are read anyway
+        self.steps = {total, *(min(total, round(share * total / FLUSH_STEPS) * FLUSH_STEPS) for share in EVALUATED)}
+        self.kept = {round(share * total) for share in self.run.keep_at} - {0}
+        if self.run.cut:
+            self.steps |= {min(total, self.run.cut + steps) for steps in AFTER_CUT}
         try:
             lines = self.path.read_text().splitlines() if trainer.step else []
             self.rows = [row for row in map(json.loads, lines) if row["step"] <= trainer.step]
@@ -57,33 +62,49 @@ class Evaluation(Hook):
         self.after_step(trainer)  # the first row is of the untrained networks
 
     def after_step(self, trainer):
-        if trainer.step not in self.steps or any(row["step"] == trainer.step for row in self.rows):
-            return
-        sheet = trainer.model.sheet(self.real["A"], self.real["B"])
+        if trainer.step in self.steps and all(row["step"] != trainer.step for row in self.rows):
+            self.evaluate(trainer)
+        if trainer.step in self.kept:
+            self.keep(trainer)
+
+    def evaluate(self, trainer):
+        trainer.hook(Log).flush()
         before = self.rows[-1]["step"] if self.rows else 0
         recent = [row for row in read_history(self.folder, trainer.step) if row["step"] > before]
-        row = {"step": trainer.step, **{f"cycle_{d}": l1_loss(sheet[f"rec_{d}"], self.real[d]).item() for d in "AB"}}
+        row = {"step": trainer.step} | self.measured(trainer.model)
         for loss in ("loss_D", "loss_G"):  # of training, the mean since the last time
             row[loss] = sum(row[loss] for row in recent) / len(recent) if recent else None
         self.rows.append(row)
         write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
-        if trainer.step and trainer.step in self.kept:
-            facts = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule == "refuse"}
-            halves = {key: value.half() for key, value in trainer.model.G_AB.state_dict().items()}
-            path = self.folder / f"G_AB_step_{trainer.step}.safetensors"
-            write_tensors(path, halves, facts | {"step": trainer.step})
+
+    def keep(self, trainer):
+        facts = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule == "refuse"}
+        generators = {name: trainer.model.networks[name] for name in ("G_AB", "G_BA")}
+        if isinstance(trainer.model.G_AB.model[-2], torch.nn.Identity):  # the norm was taken out
+            facts["output_norm"] = "none"
+        halves = {
+            f"{name}.{key}": value.half() for name, G in generators.items() for key, value in G.state_dict().items()
+        }
+        write_tensors(self.folder / f"kept_step_{trainer.step}.safetensors", halves, facts | {"step": trainer.step})
+
+    def measured(self, model):
+        """What both tables say of a model, {column: number}."""
+        sheet, row = model.sheet(self.real["A"], self.real["B"]), {}
+        for domain, G in (("A", model.G_BA), ("B", model.G_AB)):
+            real = self.real[domain]
+            same, deviation = once_through(G, real.to(model.device))
+            row[f"cycle_{domain}"] = l1_loss(sheet[f"rec_{domain}"], real).item()
+            row[f"identity_{domain}"], row[f"deviation_{domain}"] = l1_loss(same.cpu(), real).item(), deviation
+        return row | (self.test.scores(sheet["fake_B"], sheet["fake_A"]) if self.test else {})
 
     def scores(self, trainer):
         """What scores.csv says of a finished run, but for its label."""
-        model, root, last = trainer.model, trainer.data.root, self.rows[-1]
+        model, last = trainer.model, self.rows[-1]
         sheet = model.sheet(self.real["A"], self.real["B"])
         scores = {"steps": last["step"], **last, "colour_accuracy": 0}
-        for (domain, real), direction in zip(self.real.items(), ("BtoA", "AtoB"), strict=True):
-            scores[f"identity_{domain}"] = l1_loss(model.translate(real, direction)[0], real).item()
+        for domain, real in self.real.items():
             scores[f"floor_{domain}"] = output_norm_floor(real)
             scores["colour_accuracy"] += colour_accuracy(real, sheet[f"fake_{domain}"]) / 2
-        if (root / "scenes.json").is_file():  # all test pictures: `self.real` stops at 100
-            scores |= Water2WineTest(root, trainer.config.size, trainer.config.channels).score_model(model)
         return scores
 
 
@@ -101,12 +122,17 @@ class Link(Hook):
             trainer.stop()
 
 
-def make_trainer(config, hooks=()):
-    """A trainer that reads every picture file that `cyclegan train` reads and has the faster layers."""
+def make_trainer(config, hooks=(), norm=None):
+    """A trainer that reads every picture file that `cyclegan train` reads and has the faster layers.
+
+    `norm` is the name of one of `variants.NORMS`, instead of the configuration's output norm.
+    """
     if config.device == "cpu":
         torch.set_num_threads(1)
-    data = UnpairedDataset.from_config(config, read_picture)
-    return Trainer(config, hooks, speed_up(CycleGAN.from_config(config)), data)
+    model = CycleGAN.from_config(config, **({"output_norm": NORMS[norm]} if norm else {}))
+    if norm == "demodulated":
+        demodulate(model)
+    return Trainer(config, hooks, speed_up(model), UnpairedDataset.from_config(config, read_picture))
 
 
 def begin_process(*link):
@@ -127,11 +153,19 @@ def end_with_parent():
 def train_one(run):
     """Train a run, or its rest → (rows of history.csv, row of scores.csv, last checkpoint); None if it was stopped."""
     config, (_, is_to_stop) = run.config, LINK
+    if run.trunk and not config.models_folder.exists():
+        while not trunk_file(run.trunk).is_file() and not is_to_stop.is_set():
+            time.sleep(0.2)  # it is being trained beside this one
+        if not is_to_stop.is_set():
+            branch_off(run.trunk, config.models_folder, run.cut)
     if is_to_stop.is_set():
         return None
     log, resume = Log(config), Resume(config, Processes(config.device))
-    checkpoints, evaluation = Checkpoints(config, log, resume), Evaluation(config, run.keep_at)
-    trainer = make_trainer(config, [resume, log, checkpoints, evaluation, Link(*LINK)]).run()
+    checkpoints, evaluation = Checkpoints(config, log, resume), Evaluation(run)
+    hooks = [resume, log, checkpoints]
+    if run.cut:
+        hooks.append(Surgery(run.cut) if "surgery" in run.passed_in else Trunk(config, run.cut))
+    trainer = make_trainer(config, [*hooks, evaluation, Link(*LINK)], run.passed_in.get("norm")).run()
     return None if trainer.stopped else (evaluation.rows, evaluation.scores(trainer), checkpoints.path)
 
 
@@ -182,17 +216,22 @@ def command(args):
     args.device = resolve_device(args.device)
     args.precision = resolve_precision(args.precision, args.device)
     runs = plan(args)
-    config, tables = check_config(args), Tables(args.output, runs)
+    config, tables = check_config(args), Tables(args.output)
     missing = [run for run in runs if not tables.has(run)]
+    folders = [run.config.models_folder for run in missing]
+    for run in missing:  # without its trunk it trains from the start: slower, and the same
+        if run.trunk and run.trunk not in folders and not trunk_file(run.trunk).is_file():
+            run.trunk = None
     prepare(args, runs)
     print(f"{len(runs)} runs of {args.steps} steps, {len(runs) - len(missing)} of them in {args.output} already")
     if missing:
-        seconds = seconds_per_step(make_trainer(missing[0].config)) * args.steps * math.ceil(len(missing) / args.jobs)
+        steps = sum(run.config.max_steps - (run.cut if run.trunk else 0) for run in missing)
+        seconds = seconds_per_step(make_trainer(missing[0].config)) * steps / min(args.jobs, len(missing))
         print(f"about {seconds / 60:.0f} minutes, {args.jobs} side by side, if these do not slow each other down")
     args.output.mkdir(parents=True, exist_ok=True)
     write_atomic(args.output / "config.json", json.dumps(config, indent=1) + "\n")
     try:
-        with tqdm(total=len(missing) * args.steps, unit="step", smoothing=0) as bar:
+        with tqdm(total=sum(run.config.max_steps for run in missing), unit="step", smoothing=0) as bar:
             train_all(missing, args.jobs, tables, bar)
     except KeyboardInterrupt:
         left = sum(not tables.has(run) for run in runs)

@@ -150,10 +150,11 @@ def discriminators(rows, gan_mode):
 
 
 def collapsed(samples):
-    """Do all fakes look alike? Compared at 4 × 4 pixels, with the real pictures of their domain."""
-    for domain in "BA":
-        fake, real = (F.adaptive_avg_pool2d(samples[f"{kind}_{domain}"], 4).std(0).mean() for kind in ("fake", "real"))
-        if fake < 0.65 * real:
+    """Do all fakes look alike? Compared at 4 × 4 pixels, with real pictures of their domain, and with their sources."""
+    for domain, other in ("BA", "AB"):
+        names = f"fake_{domain}", f"real_{domain}", f"real_{other}"
+        fake, real, source = (F.adaptive_avg_pool2d(samples[name], 4).std(0).mean() for name in names)
+        if fake < 0.65 * min(real, source):
             evidence = f"the fakes of {domain} differ from each other by {fake:.2f}, real ones by {real:.2f}"
             yield Finding("mode collapse", evidence)
 

@@ -16,6 +16,9 @@ NEW = {"": [], " + identity": ["lambda_identity"], " + decay": ["decay_epoch"], 
 DIARY = {name: {key: FIRST[key] for key in FIRST if key not in added} for name, added in NEW.items()}
 # Changes of an arm that are arguments of `write_dataset`, and their values in water2wine; others are options.
 DRAWN = {"confounding": 0.5, "glass_confounding": 0.5, "num_train": 400}
+# Others are neither: twice as many steps; a norm of `variants.NORMS`; `variants.Surgery` after the first half, and
+# the arm that is the same until then.
+PASSED_IN = ("twice", "norm", "surgery", "trunk")
 CONFOUNDINGS = (0.5, 0.65, 0.8, 0.9, 1.0)
 
 
@@ -25,10 +28,11 @@ class Experiment:
 
     seeds: int
     arms: dict
-    keep: tuple = ()  # arms: of the first seed's runs G_AB is kept
+    keep: tuple = ()  # arms: the generators of the first seed's runs are kept
     keep_at: tuple = (1,)  # when, as shares of the run
 
 
+HALVES = ("mean_only", "scale_only", "demodulated")
 OUTPUT_NORM_EXPERIMENTS = {
     "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS,
                               (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)),
@@ -42,6 +46,14 @@ OUTPUT_NORM_EXPERIMENTS = {
     }),
     "confounded": Experiment(5, {norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95)
                                  for norm in MAIN_ARMS}),
+    # After the first half of twice as many steps the layer is taken out of a stuck training.
+    "surgery": Experiment(3, {
+        "it stays": dict(output_norm="instance", twice=True),
+        "taken out": dict(output_norm="instance", twice=True, surgery=True, trunk="it stays"),
+    }, ("it stays", "taken out"), (0.5, 0.51, 0.55, 0.6, 1)),
+    "half": Experiment(3, {norm: dict(norm=norm) for norm in HALVES}, HALVES[:2]),
+    # What "instance, identity alone" is to be compared with.
+    "controls": Experiment(3, {"none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0)}),
 }  # fmt: skip
 # What the data taught it: walls or glasses that follow the liquid, and what might help.
 BACKGROUND = {f"background {share}": dict(confounding=share) for share in CONFOUNDINGS}
@@ -73,9 +85,16 @@ class Run:
 
     config: TrainConfig
     drawn: dict  # how its data set is drawn
+    passed_in: dict = field(default_factory=dict)  # what of `PASSED_IN` its arm has
     labels: list = field(default_factory=list)  # (experiment, arm, seed)
-    kept_as: list = field(default_factory=list)  # the arms' names under which its G_AB is kept
+    kept_as: list = field(default_factory=list)  # the arms' names under which its generators are kept
     keep_at: set = field(default_factory=set)  # and when, as shares of the run
+    trunk: Path | None = None  # the folder of the run that is the same until the cut
+
+    @property
+    def cut(self):
+        """The step after which an arm of twice the steps may be changed; None for others."""
+        return self.config.max_steps // 2 if "twice" in self.passed_in else None
 
 
 def settled(args):
@@ -106,7 +125,7 @@ def plan(args):
         arms = [arm for arm in experiment.arms if arm in (args.arms or experiment.arms)]
         for seed, arm in itertools.product(range(args.seeds or experiment.seeds), arms):
             run = run_of(args, seed, experiment.arms[arm])
-            run = runs.setdefault(astuple(run.config), run)
+            run = runs.setdefault((astuple(run.config), *run.passed_in.items()), run)
             run.labels.append((name, arm, seed))
             if seed == 0 and arm in experiment.keep:
                 run.kept_as.append(arm)
@@ -115,16 +134,22 @@ def plan(args):
         name = " ".join(map(str, run.labels[0])).replace(" + ", "+").replace(", ", "-").replace(" ", "_")
         run.config = replace(run.config, run_name=name)
         run.config.check()
-    return list(runs.values())
+    for run in runs.values():
+        arm = run.passed_in.get("trunk")
+        run.trunk = next((other.config.models_folder for other in runs.values() for _, name, seed in other.labels
+                          if (name, seed) == (arm, run.config.seed)), None)  # fmt: skip
+    return sorted(runs.values(), key=lambda run: run.trunk is not None)  # a trunk comes before its branches
 
 
 def run_of(args, seed, changes):
     """The run of an arm, as yet without labels."""
     drawn = {key: changes.get(key, value) for key, value in DRAWN.items()}
-    options = {key: value for key, value in changes.items() if key not in DRAWN}
+    passed_in = {key: changes[key] for key in PASSED_IN if key in changes}
+    options = {key: value for key, value in changes.items() if key not in {*DRAWN, *PASSED_IN}}
+    steps = args.steps * (2 if "twice" in changes else 1)
     name = "_".join([args.dataset_name, *(f"{key}_{value}" for key, value in drawn.items() if value != DRAWN[key])])
     return Run(base_config(
         dataset_name=name, data_root=args.data_root, output_root=args.work, resume="auto", overwrite=True,
-        img_height=args.size, img_width=args.size, max_steps=args.steps, batch_size=args.batch_size,
+        img_height=args.size, img_width=args.size, max_steps=steps, batch_size=args.batch_size,
         device=args.device, precision=args.precision, seed=seed, **options,
-    ), drawn)  # fmt: skip
+    ), drawn, passed_in)  # fmt: skip

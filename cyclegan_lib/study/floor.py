@@ -34,8 +34,10 @@ def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be a number above 0, not {scale}")
     level, histogram = _histograms(pictures)
+    _, _, alpha, beta = _cheapest_mixture(histogram, scale, shift)
+    dual = (inner_minimum(alpha, beta)[:, 0] * histogram).sum(1)
+    dual -= (shift * alpha + (scale**2 + shift**2) * beta)[:, 0]
     moved = (pictures.detach().double().cpu().reshape(level.shape) - LEVELS[level]).abs().mean(1)
-    dual = torch.cat([_maximise_dual(rows, scale, shift) for rows in histogram.split(64)])
     floor = (dual - moved).clamp(min=0).reshape(pictures.shape[:2])
     return floor.mean().item() if reduction == "mean" else floor
 
@@ -43,8 +45,8 @@ def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
 def closest_reachable(pictures, scale=1.0, shift=0.0):
     """Pictures (N, C, H, W) close to these that end in tanh(InstanceNorm(·)): they bound the floor from above."""
     level, histogram = _histograms(pictures)
-    mixture = _cheapest_mixture(histogram, scale, shift)
-    return _deal(LEVELS[level], level, *mixture, scale, shift).tanh().reshape(pictures.shape)
+    plans, shares, _, _ = _cheapest_mixture(histogram, scale, shift)
+    return _deal(LEVELS[level], level, plans, shares, scale, shift).tanh().reshape(pictures.shape)
 
 
 def _histograms(pictures):
@@ -55,28 +57,12 @@ def _histograms(pictures):
     return level, histogram.scatter_add_(1, level, torch.full_like(flat, 1 / flat.shape[1]))
 
 
-def _maximise_dual(histogram, scale, shift):
-    """The largest value found of the dual, which is concave, on finer and finer grids: (M, 256) → (M,)."""
-    line = functools.partial(torch.linspace, dtype=torch.float64)
-    unit = max(1.0, scale)  # z grows with the scale, so α becomes smaller
-    grid = torch.cartesian_prod(line(-1.2, 1.2, 25) / unit, line(-8, 0, 17) - 2 * math.log(scale)).T[:, None]
-    finer = torch.cartesian_prod(line(-0.1, 0.1, 5) / unit, line(-0.5, 0.5, 5)).T[:, None]
-    best = torch.zeros(len(histogram), 1, dtype=torch.float64)
-    for shrink in 0.5 ** torch.arange(6):
-        alpha, log_beta = grid
-        limits = shift * alpha + (scale**2 + shift**2) * log_beta.exp()
-        value = (inner_minimum(alpha, log_beta.exp()) * histogram[:, None]).sum(2) - limits
-        highest, where = value.max(1, keepdim=True)
-        best = torch.maximum(best, highest)
-        grid = grid.expand(2, *value.shape).gather(2, where.expand(2, -1, -1)) + shrink * finer
-    return best[:, 0]
-
-
 def _cheapest_mixture(histogram, scale, shift):
-    """Plans (M, 3, 256) and their shares (M, 3) that together have the right mean and variance at the lowest cost.
+    """Plans (M, 3, 256) and their shares (M, 3) that together have the right mean and variance at the lowest cost,
+    and the dual prices α and β, (M, 1) each, of that mean and variance.
 
     A plan gives each level a z, a mixture gives each plan a share of the pixels. It is the simplex method with column
-    generation: the dual prices (α, β) of mean and variance in the current mixture determine which plan enters next.
+    generation: α and β of the current mixture determine which plan enters next.
     """
     m, budget = len(histogram), scale**2 + shift**2
     wanted = torch.tensor([1.0, 0, 0]).double().expand(m, 3)  # the shares sum to 1 and meet both constraints
@@ -94,7 +80,8 @@ def _cheapest_mixture(histogram, scale, shift):
         costs[:, i], columns[:, :, i] = column(plans[:, i])
     for _ in range(100):
         price = torch.linalg.solve(columns.mT, costs)
-        plan = _best_z(-price[:, 1:2], price[:, 2:].clamp(min=1e-7 / budget))[:, 0]
+        alpha, beta = -price[:, 1:2], price[:, 2:].clamp(min=1e-7 / budget)
+        plan = _best_z(alpha, beta)[:, 0]
         cost, entering = column(plan)
         leave_unused = price[:, 2] < 0  # more variance would raise the cost
         cost[leave_unused], entering[leave_unused] = 0, UNUSED
@@ -108,7 +95,7 @@ def _cheapest_mixture(histogram, scale, shift):
         plans[row, leaving], costs[row, leaving] = plan[better], cost[better]
         columns[row, :, leaving] = entering[better]
     shares = torch.linalg.solve(columns, wanted).clamp(min=0)
-    return plans, torch.where(columns[:, 0] > 0, shares, 0)
+    return plans, torch.where(columns[:, 0] > 0, shares, 0), alpha, beta
 
 
 def _deal(x, level, plans, shares, scale, shift):

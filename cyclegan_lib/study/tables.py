@@ -19,7 +19,10 @@ from cyclegan_lib.study.statistics import mean_and_interval
 from cyclegan_lib.water2wine.scores import SCORES
 
 LABEL = ("experiment", "arm", "seed")
-HISTORY_COLUMNS = (*LABEL, "step", "cycle_A", "cycle_B", "loss_D", "loss_G")
+HISTORY_COLUMNS = (
+    *LABEL, "step", "cycle_A", "cycle_B", "loss_D", "loss_G", "identity_A", "identity_B", *SCORES,
+    "deviation_A", "deviation_B",
+)  # fmt: skip
 SCORE_COLUMNS = (
     *LABEL, "steps", "cycle_A", "cycle_B", "identity_A", "identity_B", "loss_D", *SCORES, "colour_accuracy",
     "floor_A", "floor_B",
@@ -29,11 +32,10 @@ NOT_DECISIVE = ("seed", "device", "checkpoint_minutes")  # options that config.j
 
 
 class Tables:
-    """history.csv and scores.csv of a folder. Rows stand in the order of the runs."""
+    """history.csv and scores.csv of a folder. Rows stand in the order of the experiments."""
 
-    def __init__(self, folder, runs):
+    def __init__(self, folder):
         self.paths = {name: Path(folder) / f"{name}.csv" for name in COLUMNS}
-        self.place = {label: i for i, label in enumerate(label for run in runs for label in run.labels)}
 
     def has(self, run):
         return all({*run.labels} <= {label_of(row) for row in read_table(path)} for path in self.paths.values())
@@ -41,14 +43,14 @@ class Tables:
     def add(self, run, history, scores):
         """Add the rows of a finished run, and copy the networks that are to be kept of it."""
         for name in run.kept_as:
-            for path in run.config.models_folder.glob("G_AB_step_*.safetensors"):
-                kept = f"{name.replace(' ', '_')}_{path.name.removeprefix('G_AB_')}"
+            for path in run.config.models_folder.glob("kept_step_*.safetensors"):
+                kept = f"{name.replace(' ', '_')}_{path.name.removeprefix('kept_')}"
                 shutil.copyfile(path, self.paths["scores"].with_name(kept))
         for name, added in {"history": history, "scores": [scores]}.items():
             # Read anew: another process may have added to it.
             rows = [row for row in read_table(self.paths[name]) if label_of(row) not in run.labels]
             rows += [dict(zip(LABEL, label, strict=True)) | row for label in run.labels for row in added]
-            rows.sort(key=lambda row: (self.place.get(label_of(row), len(self.place)), float(row.get("step", 0))))
+            rows.sort(key=place_of)
             write_atomic(self.paths[name], csv_of(rows, COLUMNS[name]))
 
 
@@ -60,6 +62,14 @@ def csv_of(rows, columns):
     for row in rows:
         writer.writerow({name: f"{value:.5g}" if isinstance(value, float) else value for name, value in row.items()})
     return table.getvalue()
+
+
+def place_of(row):
+    """What rows are sorted by: the experiment, the seed, the arm, the step."""
+    experiment, arm, seed = label_of(row)
+    names, arms = list(EXPERIMENTS), list(EXPERIMENTS[experiment].arms) if experiment in EXPERIMENTS else []
+    place = [order.index(name) if name in order else len(order) for order, name in ((names, experiment), (arms, arm))]
+    return place[0], experiment, seed, place[1], arm, float(row.get("step", 0))
 
 
 def label_of(row):
@@ -98,6 +108,15 @@ def by_arm(scores, experiment, columns):
         values = {column: [row[column] for row in rows if row["arm"] == arm] for column in columns}
         groups[arm] = {column: (seeds, mean_and_interval(seeds)) for column, seeds in values.items()}
     return groups
+
+
+def paired(rows, first, second, column):
+    """The differences of two arms, each (experiment, arm), for the seeds of both: (list, (mean, half its interval))."""
+    values = [
+        {row["seed"]: row[column] for row in rows if (row["experiment"], row["arm"]) == arm} for arm in (first, second)
+    ]
+    differences = [values[0][seed] - values[1][seed] for seed in sorted(values[0].keys() & values[1].keys())]
+    return differences, mean_and_interval(differences)
 
 
 def describe(args):

@@ -1,0 +1,88 @@
+"""What the experiments pass in: halves of a norm, and surgery."""
+
+import pytest
+import torch
+from helpers import Do
+from torch import nn
+
+from cyclegan_lib.cyclegan import CycleGAN
+from cyclegan_lib.study.experiments import EXPERIMENTS, PASSED_IN
+from cyclegan_lib.study.variants import NORMS, MeanOnly, ScaleOnly, Surgery, demodulate, once_through
+from cyclegan_lib.trainer import Trainer
+
+SHAPE = (2, 3, 8, 8)
+
+
+def test_the_halves_of_an_instance_norm_do_half_of_it_each():
+    torch.manual_seed(0)
+    z = 3 * torch.randn(SHAPE, dtype=torch.float64) + torch.tensor([2.0, 0, -1])[:, None, None]
+    centred, scaled = MeanOnly()(z), ScaleOnly()(z)
+    assert centred.mean((2, 3)).abs().max() < 1e-12
+    assert torch.allclose(centred.var((2, 3)), z.var((2, 3)))
+    assert torch.allclose(scaled.mean((2, 3)), z.mean((2, 3)))
+    assert (scaled.var((2, 3), correction=0) - 1).abs().max() < 1e-4
+    whole = nn.InstanceNorm2d(3).double()(z)
+    for halves in (MeanOnly()(scaled), ScaleOnly()(centred)):
+        assert torch.allclose(halves, whole, atol=1e-12)
+
+
+def test_demodulated_weights_have_norm_one_whatever_their_scale():
+    model = CycleGAN(base_channels=2, num_residual=1, output_norm=NORMS["demodulated"])
+    before = [*model.G_AB.parameters()]
+    pictures = torch.rand(SHAPE) * 2 - 1
+    demodulate(model)
+    once = model.G_AB(pictures)
+    conv = model.G_AB.model[-3]
+    for scale in (10, 100):
+        with torch.no_grad():
+            conv.parametrizations.weight.original.mul_(scale)
+        assert torch.allclose(conv.weight.square().sum((1, 2, 3)), torch.ones(3), atol=1e-3)
+        assert torch.allclose(model.G_AB(pictures), once, atol=1e-3)
+    assert {*map(id, before)} == {*map(id, model.G_AB.parameters())}, "Adam would train others"
+
+
+def weights(model):
+    return {f"{name}.{key}": value.clone() for name, network in model.networks.items()
+            for key, value in network.state_dict().items()}  # fmt: skip
+
+
+def test_surgery_changes_one_layer_and_no_weight(tiny_config):
+    at = []
+    trainer = Trainer(tiny_config(max_steps=3, output_norm="instance"), [Surgery(3)])
+    trainer.hooks.insert(0, Do(lambda trainer: at.append(weights(trainer.model)), 3))
+    layers, real = [*map(type, trainer.model.G_AB.model)], trainer.data.test("A", 2)
+    assert trainer.model.G_AB.model[:-1](real).mean((2, 3)).abs().max() < 1e-5
+    trainer.run()
+    now = [*map(type, trainer.model.G_AB.model)]
+    assert [i for i, layer in enumerate(now) if layer is not layers[i]] == [len(layers) - 2]
+    assert trainer.model.G_AB.model[:-1](real).mean((2, 3)).abs().max() > 1e-3
+    after = weights(trainer.model)
+    assert after.keys() == at[0].keys() and all(torch.equal(value, at[0][key]) for key, value in after.items())
+
+
+def test_the_layer_stays_until_the_cut(tiny_config):
+    seen = {}
+    watch = Do(lambda trainer: seen.update({trainer.step: type(trainer.model.G_BA.model[-2])}))
+    Trainer(tiny_config(max_steps=4, output_norm="instance"), [Surgery(3), watch]).run()
+    assert seen == {1: nn.InstanceNorm2d, 2: nn.InstanceNorm2d, 3: nn.Identity, 4: nn.Identity}
+
+
+def test_once_through_is_the_generator_and_measures_what_its_tanh_gets():
+    torch.manual_seed(0)
+    pictures = torch.rand(5, 3, 16, 16).double() * 2 - 1
+    for norm, expected in (("instance", 1), ("none", None)):
+        G = CycleGAN(base_channels=2, num_residual=1, output_norm=norm).G_AB.double()
+        same, deviation = once_through(G, pictures, batch_size=2)
+        with torch.inference_mode():
+            whole = G(pictures)
+        assert torch.allclose(same, whole, atol=1e-9)
+        expected = expected or whole.atanh().std((2, 3), correction=0).mean().item()
+        assert deviation == pytest.approx(expected, rel=1e-2)
+
+
+def test_arms_name_what_there_is():
+    arms = {arm: changes for experiment in EXPERIMENTS.values() for arm, changes in experiment.arms.items()}
+    assert {changes["norm"] for changes in arms.values() if "norm" in changes} == set(NORMS)
+    assert {changes["trunk"] for changes in arms.values() if "trunk" in changes} <= set(arms)
+    assert all("twice" in changes for changes in arms.values() if "surgery" in changes)
+    assert set(PASSED_IN) == {"twice", "norm", "surgery", "trunk"}
