@@ -30,10 +30,7 @@ def write_errors(path):
 
 @contextmanager
 def atomic(path):
-    """A hidden path to write; at the end it is synced to the disk and renamed to `path`.
-
-    Readers see what was there before, or all of the new content.
-    """
+    """A hidden path to write; at the end it is synced and renamed to `path`: readers see the old content or the new."""
     path = Path(path)
     name = path.name if len(path.name) < 60 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:40]
     partial = path.with_name(f".{name}.partial")  # never too long where `path` is not

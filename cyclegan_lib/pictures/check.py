@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_lib.datasets import find_pictures, load_split, map_pictures
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.reading import describe_passed_over, passed_over, read_picture
+from cyclegan_lib.pictures.reading import counted, passed_over, read_picture
 from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, read_scenes, write_dataset
 
 TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
@@ -63,8 +63,7 @@ def check_dataset(root):
     everything = sum(paths.values(), [])
     sizes, modes, hashes = zip(*map_pictures(_describe, everything, f"checking {root}"), strict=True)
     hash_of = dict(zip(everything, hashes, strict=True))
-    others = {split: describe_passed_over(passed_over(root / split)) for split in SPLITS}
-    warnings = [f"{root / split}: {what}" for split, what in others.items() if what]
+    warnings = [f"{root / split}: {counted(others)}" for split in SPLITS if (others := passed_over(root / split))]
     for first, second in itertools.combinations(SPLITS, 2):
         in_first = {hash_of[path]: path for path in paths[first]}
         if copies := [path for path in paths[second] if hash_of[path] in in_first]:

@@ -12,7 +12,7 @@ from cyclegan_lib.datasets import find_pictures, map_pictures
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.check import print_report
 from cyclegan_lib.pictures.download import unpack
-from cyclegan_lib.pictures.reading import describe_passed_over, is_deep, open_upright, passed_over, read_picture
+from cyclegan_lib.pictures.reading import counted, is_deep, open_upright, passed_over, read_picture
 from cyclegan_lib.water2wine.dataset import dataset_folder, new_folder
 
 
@@ -58,7 +58,7 @@ def _pictures_of(source, unpacked, value_range):
     paths = find_pictures(folder)
     map_pictures(functools.partial(read_picture, value_range=value_range), paths, f"reading {source}")
     if others := passed_over(folder):
-        print(f"{source}: {describe_passed_over(others)}")
+        print(f"{source}: {counted(others)}")
     pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in reversed(paths)}
     if len(pictures) < 2:
         raise UserError(f"{source}: {len(pictures)} pictures; at least one to train on and one to test are needed")

@@ -26,11 +26,8 @@ CLEAR = 2**14  # 16-bit values that reach it are no 12 or 14 bits in a wider fil
 def read_picture(path, channels=3, value_range=None):
     """A picture file → Pillow image, "RGB" or (channels=1) "L", upright, on white.
 
-    `value_range`: the (black, white) of a file of more than 8 bits; it has no effect on others.
-
-    Raises:
-        UserError: naming the file, if it cannot be read to its end, holds several pictures, or does not show what
-            is black and what is white, and no `value_range` says it.
+    `value_range` is the (black, white) of a grey file of more than 8 bits. Raises `UserError`, naming the file, if it
+    cannot be read to its end, holds several pictures, or its range is not clear and not given.
     """
     image = open_upright(path, value_range)
     if is_transparent(image):
@@ -105,9 +102,9 @@ def passed_over(folder):
     return sorted(path for path in others if not any(part[0] == "." for part in path.relative_to(folder).parts))
 
 
-def describe_passed_over(paths):
-    """How many files were passed over, by their endings, in a line; "" for none."""
-    endings = [path.suffix.lower() or "no ending" for path in paths]
-    kinds = ", ".join(f"{count} with {ending}" for ending, count in sorted(Counter(endings).items()))
-    heic = '; pip install ".[heic]" reads HEIC' if {".heic", ".heif"} & set(endings) else ""
-    return f"passed over {len(paths)} files that Pillow does not read: {kinds}{heic}" if paths else ""
+def counted(paths):
+    """How many files were passed over, by their endings, in a line."""
+    endings = Counter(path.suffix.lower() or "no ending" for path in paths)
+    kinds = ", ".join(f"{count} with {ending}" for ending, count in sorted(endings.items())) or "none"
+    heic = '; pip install ".[heic]" reads HEIC' if {".heic", ".heif"} & endings.keys() else ""
+    return f"passed over {len(paths)} files that Pillow does not read: {kinds}{heic}"

@@ -15,14 +15,7 @@ from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.datasets import find_pictures, to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic
-from cyclegan_lib.pictures.reading import (
-    OF_A_SYSTEM,
-    describe_passed_over,
-    is_transparent,
-    open_upright,
-    passed_over,
-    read_picture,
-)
+from cyclegan_lib.pictures.reading import OF_A_SYSTEM, counted, is_transparent, open_upright, passed_over, read_picture
 from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
 from cyclegan_lib.pictures.weights import load_generators
 from torchvision.transforms.v2 import functional as TF
@@ -86,9 +79,7 @@ def plan(sources, output):
                 raise UserError(f"{jobs[target]} and {path} would both become {target}; translate one at a time")
         others += passed_over(source) if source.is_dir() else []
     if not jobs:
-        raise UserError(
-            "; ".join([f"no pictures in {', '.join(map(str, sources))}", *filter(None, [describe_passed_over(others)])])
-        )
+        raise UserError(f"no pictures in {', '.join(map(str, sources))}; {counted(others)}")
     originals = {path.resolve() for path in jobs.values()}
     for target, path in jobs.items():
         if target.resolve() in originals:
@@ -124,12 +115,9 @@ def write(target, pixels, alpha, profile):
     if alpha is not None and kind not in ("JPEG", "BMP"):
         pixels = torch.cat([pixels, alpha.repeat(1, 1, pixels.shape[2] // alpha.shape[2])])
     quality = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(target) as partial:
-            TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
-    except (OSError, ValueError, struct.error) as error:  # an encoder's, of a size that its format does not have
-        raise UserError(f"{target}: cannot be written ({error})") from None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as partial:
+        TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
 
 
 def translate_files(G, jobs, G_back, side_by_side, batch_size, memory, value_range=None):
@@ -146,7 +134,7 @@ def translate_files(G, jobs, G_back, side_by_side, batch_size, memory, value_ran
             for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
                 try:
                     write(*picture._replace(pixels=row))
-                except UserError as error:
+                except (OSError, ValueError, struct.error) as error:  # too long a name, or too large for its format
                     failed[jobs[picture.target]] = str(error)
     return failed
 
@@ -156,17 +144,17 @@ def command(args):
     device = resolve_device(args.device)
     jobs, others = plan(args.pictures, args.output)
     if (existing := list(filter(os.path.exists, jobs))) and not args.overwrite:
-        others = f" (and {len(existing) - 1} others)" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{others} exists already; choose another --output, or --overwrite")
+        more = f" (and {len(existing) - 1} others)" if len(existing) > 1 else ""
+        raise UserError(f"{existing[0]}{more} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")
     G_back = G_back.to(device) if args.cycle else None
-    options = args.side_by_side, args.batch_size, args.memory * 1024**3, args.range
-    failed = translate_files(G.to(device), jobs, G_back, *options)
+    how = args.side_by_side, args.batch_size, args.memory * 1024**3, args.range
+    failed = translate_files(G.to(device), jobs, G_back, *how)
     for path, why in failed.items():
         print(f"left out {path}: {why}")
     if others:
-        print(describe_passed_over(others))
+        print(counted(others))
     print(f"{len(jobs) - len(failed)} pictures in {args.output}")
     return 1 if failed or any(path.name.lower() not in OF_A_SYSTEM for path in others) else 0

@@ -1,6 +1,5 @@
 """How a training ends before its last step: by Ctrl-C or a closed terminal, or by an error. It saves first."""
 
-import multiprocessing
 import signal
 import threading
 import traceback
@@ -37,9 +36,8 @@ class StopOnSignal(Hook):
         self.asked = True
 
     def after_step(self, trainer):
-        if multiprocessing.active_children() and threading.current_thread() is threading.main_thread():
-            # torch's handler raises an error at any moment, within an update too. Without it the death of a
-            # loading process is found when its next batch is asked for.
+        if trainer.num_workers and hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            # torch's handler raises at any moment, within an update too; without it a dead loader is found later.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if self.processes.agree(self.asked) if self.processes else self.asked:
             trainer.stop()
@@ -65,8 +63,11 @@ class SaveOnError(Hook):
         if reason is None:
             return
         traceback.clear_frames(trace)  # they hold the loading processes, which would otherwise never end
+        updating = CycleGAN.discriminator_step.__code__ in where or any(
+            "optim" in Path(code.co_filename).parts for code in where
+        )
         step = self.trainer.step
-        if step and self.checkpoints.processes.count == 1 and not _breaks_an_update(where):
+        if step and self.checkpoints.processes.count == 1 and not updating:  # else the networks may be of two steps
             try:
                 self.checkpoints.save(self.trainer, f"step_{step}")
                 reason += f"; saved {self.checkpoints.path}, --resume auto continues"
@@ -84,13 +85,6 @@ def _reason(error, where):
     if isinstance(error, UserError):  # from a loading process it comes with its whole traceback as text
         return str(error).rpartition("UserError: ")[2].strip()
     return "a process that loads pictures has ended, for want of memory perhaps; lower --num_workers, or give 0"
-
-
-def _breaks_an_update(where):
-    """Whether the networks may be between the states of two steps: G_AB and G_BA are updated first."""
-    return any(
-        code is CycleGAN.discriminator_step.__code__ or "optim" in Path(code.co_filename).parts for code in where
-    )
 
 
 def _ignore_signals(number):
