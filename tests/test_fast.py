@@ -71,17 +71,19 @@ def test_in_float64_losses_are_equal_to_rounding(output_norm, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_in_float32_outputs_are_equal_to_1e_5_and_losses_after_twenty_steps_to_1e_4(layout, device):
+def test_in_float32_outputs_and_the_losses_of_every_step_are_equal_to_1e_5(layout, device):
+    """Each step begins with the same weights: after some steps, rounding alone can grow to a percent (see float64)."""
     plain, fast = pair(device=device)
-    for number, batch in enumerate(batches(20).to(device)):
+    for batch in batches(20).to(device):
         faster = [pictures.to(memory_format=layout) for pictures in batch]
-        if number == 0:
-            with torch.no_grad():
-                assert torch.allclose(fast.G_AB(faster[0]), plain.G_AB(batch[0]), rtol=0, atol=1e-5)
-                assert torch.allclose(fast.D_A(faster[0]), plain.D_A(batch[0]), rtol=0, atol=1e-5)
+        for name, network in plain.networks.items():
+            fast.networks[name].load_state_dict(network.state_dict())
+        with torch.no_grad():
+            assert torch.allclose(fast.G_AB(faster[0]), plain.G_AB(batch[0]), rtol=0, atol=1e-5)
+            assert torch.allclose(fast.D_A(faster[0]), plain.D_A(batch[0]), rtol=0, atol=1e-5)
         expected, found = plain.step(*batch), fast.step(*faster)
-    for name, loss in expected.items():
-        assert found[name].item() == pytest.approx(loss.item(), rel=1e-4 if device == "cpu" else 1e-2), name
+        for name, loss in expected.items():
+            assert found[name].item() == pytest.approx(loss.item(), rel=1e-5 if device == "cpu" else 1e-3), name
 
 
 def test_in_bf16_it_turns_to_channels_last_and_trains_as_closely_to_fp32():
