@@ -28,7 +28,7 @@ from cyclegan_lib.study.experiments import plan, settled
 from cyclegan_lib.study.floor import output_norm_floor
 from cyclegan_lib.study.statistics import colour_accuracy
 from cyclegan_lib.study.tables import Tables, check_config
-from cyclegan_lib.study.variants import NORMS, Surgery, Trunk, branch_off, demodulate, once_through, trunk_file
+from cyclegan_lib.study.variants import CHANGES, NORMS, Surgery, Trunk, branch_off, once_through, trunk_file
 from cyclegan_lib.trainer import Hook, Trainer
 from cyclegan_lib.water2wine.dataset import write_dataset
 from cyclegan_lib.water2wine.scores import Water2WineTest
@@ -95,6 +95,8 @@ class Evaluation(Hook):
             same, deviation = once_through(G, real.to(model.device))
             row[f"cycle_{domain}"] = l1_loss(sheet[f"rec_{domain}"], real).item()
             row[f"identity_{domain}"], row[f"deviation_{domain}"] = l1_loss(same.cpu(), real).item(), deviation
+            norm = G.model[-2]
+            row[f"scale_{domain}"] = norm.weight.mean().item() if getattr(norm, "affine", False) else None
         return row | (self.test.scores(sheet["fake_B"], sheet["fake_A"]) if self.test else {})
 
     def scores(self, trainer):
@@ -122,16 +124,22 @@ class Link(Hook):
             trainer.stop()
 
 
-def make_trainer(config, hooks=(), norm=None):
+def make_trainer(config, hooks=(), norm=None, changed=None):
     """A trainer that reads every picture file that `cyclegan train` reads and has the faster layers.
 
-    `norm` is the name of one of `variants.NORMS`, instead of the configuration's output norm.
+    Args:
+        norm: the name of one of `variants.NORMS`, instead of the configuration's output norm.
+        changed: the name of one of `variants.CHANGES`.
     """
     if config.device == "cpu":
         torch.set_num_threads(1)
     model = CycleGAN.from_config(config, **({"output_norm": NORMS[norm]} if norm else {}))
-    if norm == "demodulated":
-        demodulate(model)
+    if changed:
+        torch.manual_seed(config.seed)
+        generators = (model.G_AB, model.G_BA)
+        for G in generators:
+            CHANGES[changed](G)
+        model.optimizer_G.param_groups[0]["params"] = [weights for G in generators for weights in G.parameters()]
     return Trainer(config, hooks, speed_up(model), UnpairedDataset.from_config(config, read_picture))
 
 
@@ -164,8 +172,10 @@ def train_one(run):
     checkpoints, evaluation = Checkpoints(config, log, resume), Evaluation(run)
     hooks = [resume, log, checkpoints]
     if run.cut:
-        hooks.append(Surgery(run.cut) if "surgery" in run.passed_in else Trunk(config, run.cut))
-    trainer = make_trainer(config, [*hooks, evaluation, Link(*LINK)], run.passed_in.get("norm")).run()
+        kind = run.passed_in.get("surgery")
+        hooks.append(Surgery(run.cut, kind) if kind else Trunk(config, run.cut))
+    changes = (run.passed_in.get("norm"), run.passed_in.get("changed"))
+    trainer = make_trainer(config, [*hooks, evaluation, Link(*LINK)], *changes).run()
     return None if trainer.stopped else (evaluation.rows, evaluation.scores(trainer), checkpoints.path)
 
 

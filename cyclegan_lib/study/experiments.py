@@ -16,9 +16,9 @@ NEW = {"": [], " + identity": ["lambda_identity"], " + decay": ["decay_epoch"], 
 DIARY = {name: {key: FIRST[key] for key in FIRST if key not in added} for name, added in NEW.items()}
 # Changes of an arm that are arguments of `write_dataset`, and their values in water2wine; others are options.
 DRAWN = {"confounding": 0.5, "glass_confounding": 0.5, "num_train": 400}
-# Others are neither: twice as many steps; a norm of `variants.NORMS`; `variants.Surgery` after the first half, and
-# the arm that is the same until then.
-PASSED_IN = ("twice", "norm", "surgery", "trunk")
+# Others are neither: so many times as many steps; one of `variants.NORMS`, of `variants.CHANGES`, of
+# `variants.SURGERIES` after the first half, and the arm that is the same until then.
+PASSED_IN = ("times", "norm", "changed", "surgery", "trunk")
 CONFOUNDINGS = (0.5, 0.65, 0.8, 0.9, 1.0)
 
 
@@ -32,28 +32,54 @@ class Experiment:
     keep_at: tuple = (1,)  # when, as shares of the run
 
 
-HALVES = ("mean_only", "scale_only", "demodulated")
+ALONE = dict(output_norm="instance", lambda_adversarial=0.0, lambda_cycle=0.0)  # the identity loss, with the norm
 OUTPUT_NORM_EXPERIMENTS = {
     "output_norm": Experiment(5, {norm: dict(output_norm=norm) for norm in OUTPUT_NORMS}, MAIN_ARMS,
                               (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8, 1)),
     "diary": Experiment(3, {norm + added: dict(output_norm=norm, **changes)
                             for norm in MAIN_ARMS for added, changes in DIARY.items()}),
-    "mirror": Experiment(3, {"discriminator_instance": dict(discriminator_instance=True)}),
+    "mirror": Experiment(3, {
+        "discriminator_instance": dict(discriminator_instance=True),
+        "both": dict(output_norm="instance", discriminator_instance=True),
+    }),
     # What keeps the arm with the norm above the floor? Without an adversary; one generator, once through.
     "above_the_floor": Experiment(3, {
         "instance, no adversary": dict(output_norm="instance", lambda_adversarial=0.0),
-        "instance, identity alone": dict(output_norm="instance", lambda_adversarial=0.0, lambda_cycle=0.0),
+        "instance, identity alone": ALONE,
+        "without first norm": dict(changed="without first norm", **ALONE),
+        "without inner norms": dict(changed="without inner norms", lr=5e-4, **ALONE),
+        "means handed on": dict(changed="means handed on", **ALONE),
     }),
     "confounded": Experiment(5, {norm: dict(output_norm=norm, confounding=0.95, glass_confounding=0.95)
                                  for norm in MAIN_ARMS}),
     # After the first half of twice as many steps the layer is taken out of a stuck training.
-    "surgery": Experiment(3, {
-        "it stays": dict(output_norm="instance", twice=True),
-        "taken out": dict(output_norm="instance", twice=True, surgery=True, trunk="it stays"),
+    "surgery": Experiment(5, {
+        "it stays": dict(output_norm="instance", times=2),
+        "taken out": dict(output_norm="instance", times=2, surgery="taken out", trunk="it stays"),
     }, ("it stays", "taken out"), (0.5, 0.51, 0.55, 0.6, 1)),
-    "half": Experiment(3, {norm: dict(norm=norm) for norm in HALVES}, HALVES[:2]),
-    # What "instance, identity alone" is to be compared with.
-    "controls": Experiment(3, {"none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0)}),
+    # The layer out of a stuck run, the last convolution alone for 50 steps; and into a healthy run.
+    "surgery_controls": Experiment(3, {
+        "last layer first": dict(output_norm="instance", times=2, surgery="last layer first", trunk="it stays"),
+        "never there": dict(norm="removed", times=2),
+        "put in": dict(norm="removed", times=2, surgery="put in", trunk="never there"),
+    }),
+    "half": Experiment(5, {"mean_only": dict(norm="mean_only"), "scale_only": dict(norm="scale_only"),
+                           "demodulated": dict(changed="demodulated")}, ("mean_only", "scale_only")),
+    # What "instance, identity alone" and "instance, no adversary" are to be compared with.
+    "controls": Experiment(3, {
+        "none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0),
+        "none, no adversary": dict(lambda_adversarial=0.0),
+    }),
+    # Can a scale that is learned bring the arm with the norm below the floor, where it begins large enough?
+    "learned_scale": Experiment(3, {
+        "scale 1": dict(output_norm="instance_affine"),
+        "scale 3": dict(output_norm="instance_affine", changed="scale 3"),
+        "scale 10": dict(output_norm="instance_affine", changed="scale 10"),
+    }),
+    "longer": Experiment(3, {
+        "none, longer": dict(times=5),
+        "instance, longer": dict(output_norm="instance", times=5),
+    }),
 }  # fmt: skip
 # What the data taught it: walls or glasses that follow the liquid, and what might help.
 BACKGROUND = {f"background {share}": dict(confounding=share) for share in CONFOUNDINGS}
@@ -62,6 +88,8 @@ ALIKE = {"independent": {}, "confounded": dict(confounding=1.0, glass_confoundin
 DATA_EXPERIMENTS = {
     "background": Experiment(3, BACKGROUND, tuple(BACKGROUND)),
     "glass": Experiment(3, GLASS, tuple(GLASS)[1:]),
+    "background_no_identity": Experiment(3, {f"{arm}, no identity": dict(lambda_identity=0.0, **changes)
+                                             for arm, changes in BACKGROUND.items()}),
     "identity": Experiment(3, {f"{data}, identity {weight:g}": dict(lambda_identity=weight, **changes)
                                for data, changes in ALIKE.items() for weight in (0.0, 5.0, 10.0)}),
     "augmentation": Experiment(3, {f"{count} pictures, {name}": dict(num_train=count, no_augment=name != "augmented")
@@ -94,7 +122,7 @@ class Run:
     @property
     def cut(self):
         """The step after which an arm of twice the steps may be changed; None for others."""
-        return self.config.max_steps // 2 if "twice" in self.passed_in else None
+        return self.config.max_steps // 2 if self.passed_in.get("times") == 2 else None
 
 
 def settled(args):
@@ -146,7 +174,7 @@ def run_of(args, seed, changes):
     drawn = {key: changes.get(key, value) for key, value in DRAWN.items()}
     passed_in = {key: changes[key] for key in PASSED_IN if key in changes}
     options = {key: value for key, value in changes.items() if key not in {*DRAWN, *PASSED_IN}}
-    steps = args.steps * (2 if "twice" in changes else 1)
+    steps = args.steps * changes.get("times", 1)
     name = "_".join([args.dataset_name, *(f"{key}_{value}" for key, value in drawn.items() if value != DRAWN[key])])
     return Run(base_config(
         dataset_name=name, data_root=args.data_root, output_root=args.work, resume="auto", overwrite=True,

@@ -21,7 +21,7 @@ from cyclegan_lib.water2wine.scores import SCORES
 LABEL = ("experiment", "arm", "seed")
 HISTORY_COLUMNS = (
     *LABEL, "step", "cycle_A", "cycle_B", "loss_D", "loss_G", "identity_A", "identity_B", *SCORES,
-    "deviation_A", "deviation_B",
+    "deviation_A", "deviation_B", "scale_A", "scale_B",
 )  # fmt: skip
 SCORE_COLUMNS = (
     *LABEL, "steps", "cycle_A", "cycle_B", "identity_A", "identity_B", "loss_D", *SCORES, "colour_accuracy",

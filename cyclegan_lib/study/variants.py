@@ -1,4 +1,4 @@
-"""What the experiments pass in that is no option: norms at the output that do half of it, and surgery half way."""
+"""What the experiments pass in that is no option: norms at the output, changed generators, and surgery half way."""
 
 import json
 import shutil
@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from cyclegan_lib.files import atomic
+from cyclegan_lib.models import init_weights
 from cyclegan_lib.runs.resume import Checkpoints
 from cyclegan_lib.trainer import Hook
 
@@ -37,37 +38,105 @@ class Demodulation(nn.Module):
         return weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
 
 
+class WithMeans(nn.Module):
+    """Features (N, C, H, W) → (N, C + c, H, W): with constant maps of the c channel means of what `G` was given."""
+
+    def __init__(self, G):
+        super().__init__()
+        G.register_forward_pre_hook(self.remember)
+
+    def remember(self, G, pictures):
+        self.means = pictures[0].mean((2, 3), keepdim=True)
+
+    def forward(self, features):
+        return torch.cat([features, self.means.expand(-1, -1, *features.shape[2:])], 1)
+
+
 # What stands between the last convolution and the tanh: the argument `output_norm` of `CycleGAN`.
 NORMS = {
     "mean_only": lambda channels: MeanOnly(),
     "scale_only": lambda channels: ScaleOnly(),
-    "demodulated": nn.Identity,  # see `demodulate`
+    "removed": lambda channels: nn.Identity(),  # as "none", in a place where a norm can be put in
 }
 
 
-def demodulate(model):
-    """Demodulate the last convolution of both generators of a `CycleGAN`. Returns it."""
-    for G in (model.G_AB, model.G_BA):
-        nn.utils.parametrize.register_parametrization(G.model[-3], "weight", Demodulation())
-    return model
+def demodulate(G):
+    """Demodulate the last convolution of a generator without a norm at its output."""
+    nn.utils.parametrize.register_parametrization(G.model[-2], "weight", Demodulation())
+
+
+def rescale(G, scale):
+    """Let the learned scale of an affine norm at the output begin at another value."""
+    with torch.no_grad():
+        G.model[-2].weight.mul_(scale)
+
+
+def without_first_norm(G):
+    G.model[2] = nn.Identity()
+
+
+def without_inner_norms(G):
+    """No norm but the one at the output, and He's initialisation, which such a network needs."""
+    at_output = G.model[-2]
+    for block in [module for module in G.modules() if isinstance(module, nn.Sequential)]:
+        for i, layer in enumerate(block):
+            if isinstance(layer, nn.InstanceNorm2d) and layer is not at_output:
+                block[i] = nn.Identity()
+            elif isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(layer.weight)
+
+
+def hand_means_on(G):
+    """Give the last layers the picture's channel means, which every norm before them removes.
+
+    A ReLU stands between: to the last convolution alone they would be a constant, which the norm removes too.
+    """
+    last = G.model[-3]
+    mixed = init_weights(nn.Conv2d(last.in_channels + last.out_channels, last.in_channels, 1))
+    G.model[-4] = nn.Sequential(WithMeans(G), mixed, nn.ReLU(True), nn.ReflectionPad2d(3))
+
+
+# What is done to both generators before the first step.
+CHANGES = {
+    "demodulated": demodulate,
+    "scale 3": lambda G: rescale(G, 3),
+    "scale 10": lambda G: rescale(G, 10),
+    "without first norm": without_first_norm,
+    "without inner norms": without_inner_norms,
+    "means handed on": hand_means_on,
+}
+# What `Surgery` does at the cut: the layer that it leaves before the tanh, and steps that only the last convolution
+# is trained for.
+SURGERIES = {
+    "taken out": (nn.Identity, 0),
+    "last layer first": (nn.Identity, 50),
+    "put in": (lambda: nn.InstanceNorm2d(3), 0),
+}
 
 
 class Surgery(Hook):
-    """Intervention, after `Resume`: takes the layer before the generators' tanh out after `cut` steps.
+    """Intervention, after `Resume`: exchanges the layer before the generators' tanh after `cut` steps.
 
     Weights, optimisers and buffers stay.
+
+    Args:
+        kind: one of `SURGERIES`.
     """
 
-    def __init__(self, cut):
+    def __init__(self, cut, kind="taken out"):
         self.cut = cut
+        self.layer, self.alone = SURGERIES[kind]
 
     def start(self, trainer):
         self.after_step(trainer)
 
     def after_step(self, trainer):
-        if trainer.step >= self.cut:
-            for G in (trainer.model.G_AB, trainer.model.G_BA):
-                G.model[-2] = nn.Identity()
+        if trainer.step < self.cut:
+            return
+        all_train = trainer.step >= self.cut + self.alone
+        for G in (trainer.model.G_AB, trainer.model.G_BA):
+            G.model[-2] = self.layer()
+            G.model[:-3].requires_grad_(all_train)
 
 
 class Trunk(Hook):
