@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full torture lab venv lint results schematic ablation surgery debugging zoo photograph benchmark explorer notebooks address
+.PHONY: demo test test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo photograph benchmark explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
@@ -44,6 +44,9 @@ ablation: venv  ## the experiment behind notebook 05, about two hours on two cor
 
 surgery: venv  ## what make ablation leaves in runs/ablation: a stuck run to continue, its pictures, its discriminators
 	$(PY) .ci/surgery.py
+
+elsewhere: venv  ## its two main arms on other pictures; needs pip install ".[openmoji]"
+	$(PY) .ci/elsewhere.py $(ARGS)
 
 debugging: venv  ## the experiment behind notebook 06, forty minutes on two cores: goes on where it was
 	$(PY) -m cyclegan_lib ablation --experiments background glass identity augmentation $(ARGS)

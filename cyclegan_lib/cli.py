@@ -174,6 +174,10 @@ COMMANDS = {
         "--dataset_name": NEW | {"default": "water2wine"}, "--data_root": DATA_ROOT, "--seed": SEED,
         "--overwrite": OVERWRITE,
     }),
+    "openmoji": ("pictures.openmoji", "draw a data set of line drawings and coloured ones", {
+        "--size": size(type=whole(8, 512), default=64), "--dataset_name": NEW | {"default": "openmoji"},
+        "--data_root": DATA_ROOT, "--seed": SEED,
+    }),
     "floor": ("study.floor", "what no generator with an InstanceNorm at its output can do", {
         "folder": argument(type=path, help="a data set with trainA and trainB, or any folder of pictures"),
         "--size": size(type=whole(1, 4096), default=64),
