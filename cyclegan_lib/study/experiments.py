@@ -107,6 +107,17 @@ def base_config(**changes):
     ) | changes)  # fmt: skip
 
 
+def has_output_norm(row):
+    """Whether the generators of this row of history.csv end in an InstanceNorm without a learned scale.
+
+    A surgery is half way through its run, and its rows of that step are of after it.
+    """
+    changes, cut = EXPERIMENTS[row["experiment"]].arms[row["arm"]], 500
+    if changes.get("surgery") == "put in":
+        return row["step"] >= cut
+    return changes.get("output_norm") == "instance" and ("surgery" not in changes or row["step"] < cut)
+
+
 @dataclass
 class Run:
     """One training, and the rows it stands for: two experiments may share an arm."""
