@@ -2,7 +2,8 @@
 
 stuck_step_500.safetensors   the run of seed 0 with the norm, in 16 bits, buffers empty: notebook 05 continues it
 surgery.png                  what its generators make of seven waters, steps after the norm was taken out
-discriminators.csv           what its discriminators say of fakes and real pictures with one thing changed, 3 seeds
+discriminators.csv           what discriminators of such runs and of healthy ones say of fakes and real pictures with
+                             one thing changed, 3 seeds each
 """
 
 from pathlib import Path
@@ -22,7 +23,8 @@ from torchvision.transforms.v2 import functional as TF
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNS, OUT = ROOT / "runs" / "ablation" / "saved_models", ROOT / "data" / "ablation"
-COLUMNS = ("seed", "domain", "pictures", "change", "score")
+ARMS = {"instance": "surgery_it_stays", "none": "surgery_controls_never_there"}  # at the output, and its runs' name
+COLUMNS = ("arm", "seed", "domain", "pictures", "change", "score")
 
 
 def with_means_of(pictures, others):
@@ -42,17 +44,17 @@ def changes(pictures, others):
 
 
 @torch.inference_mode()
-def rows_of(seed, test):
-    """What the discriminators of a stuck run say, on average: 1 is real, 0 is fake."""
-    model = CycleGAN.from_config(base_config(device="cpu", precision="fp32", output_norm="instance"))
-    load_checkpoint(trunk_file(RUNS / f"surgery_it_stays_{seed}"), model)
+def rows_of(arm, seed, test):
+    """What the discriminators of a run say after 500 steps, on average: 1 is real, 0 is fake."""
+    model = CycleGAN.from_config(base_config(device="cpu", precision="fp32", output_norm=arm))
+    load_checkpoint(trunk_file(RUNS / f"{ARMS[arm]}_{seed}"), model)
     sheet, rows = model.sheet(test.real["A"], test.real["B"]), []
     for domain, D in (("A", model.D_A), ("B", model.D_B)):
         real, fake = sheet[f"real_{domain}"], sheet[f"fake_{domain}"]
         for name, pictures, others in (("real", real, fake), ("fake", fake, real)):
             for change, changed in changes(pictures, others.roll(1, 0)).items():
                 score = torch.cat([D(batch) for batch in changed.split(16)]).mean().item()
-                rows.append(dict(zip(COLUMNS, (seed, domain, name, change, score), strict=True)))
+                rows.append(dict(zip(COLUMNS, (arm, seed, domain, name, change, score), strict=True)))
     return rows
 
 
@@ -90,7 +92,7 @@ def main():
     write_stuck()
     test = Water2WineTest(ROOT / "data" / "water2wine")
     draw_surgery(test.real["A"][:7])
-    rows = [row for seed in range(3) for row in rows_of(seed, test)]
+    rows = [row for arm in ARMS for seed in range(3) for row in rows_of(arm, seed, test)]
     path = OUT / "discriminators.csv"
     write_atomic(path, csv_of(rows, COLUMNS))
     print(f"{path}: {len(rows)} rows")
