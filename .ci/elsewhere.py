@@ -49,7 +49,7 @@ def main():
         root, runs, out = ROOT / "data" / name, ROOT / "runs" / "elsewhere" / name, ROOT / "data" / "elsewhere" / name
         if not root.exists():
             make(root)
-        data = UnpairedDataset(root, 64)
+        data = UnpairedDataset(root, (64, 64))
         print(
             f"{name}: floors {', '.join(f'{output_norm_floor(data.test(domain)):.3f} ({domain})' for domain in 'AB')}"
         )

@@ -153,6 +153,7 @@ def test_what_norms_hide_is_handed_on():
     assert change(G) < 1e-6
     CHANGES["means handed on"](G)
     assert change(G) > 1e-3
+    assert once_through(G.double(), torch.rand(5, 3, 16, 16).double(), batch_size=2)[0].shape == (5, 3, 16, 16)
 
 
 def test_arms_name_what_there_is():

@@ -38,18 +38,23 @@ class Demodulation(nn.Module):
         return weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
 
 
+class Means(nn.Module):
+    """Remembers the channel means of the pictures (N, C, H, W) that it is given, and returns them as they are."""
+
+    def forward(self, pictures):
+        self.of_pictures = pictures.mean((2, 3), keepdim=True)
+        return pictures
+
+
 class WithMeans(nn.Module):
-    """Features (N, C, H, W) → (N, C + c, H, W): with constant maps of the c channel means of what `G` was given."""
+    """Features (N, C, H, W) → (N, C + c, H, W): the c means of a `Means` are appended as constant maps."""
 
-    def __init__(self, G):
+    def __init__(self, means):
         super().__init__()
-        G.register_forward_pre_hook(self.remember)
-
-    def remember(self, G, pictures):
-        self.means = pictures[0].mean((2, 3), keepdim=True)
+        self.means = means
 
     def forward(self, features):
-        return torch.cat([features, self.means.expand(-1, -1, *features.shape[2:])], 1)
+        return torch.cat([features, self.means.of_pictures.expand(-1, -1, *features.shape[2:])], 1)
 
 
 # What stands between the last convolution and the tanh: the argument `output_norm` of `CycleGAN`.
@@ -91,9 +96,10 @@ def hand_means_on(G):
 
     A ReLU stands between: to the last convolution alone they would be a constant, which the norm removes too.
     """
-    last = G.model[-3]
+    last, means = G.model[-3], Means()
+    G.model[0] = nn.Sequential(means, G.model[0])
     mixed = init_weights(nn.Conv2d(last.in_channels + last.out_channels, last.in_channels, 1))
-    G.model[-4] = nn.Sequential(WithMeans(G), mixed, nn.ReLU(True), nn.ReflectionPad2d(3))
+    G.model[-4] = nn.Sequential(WithMeans(means), mixed, nn.ReLU(True), nn.ReflectionPad2d(3))
 
 
 # What is done to both generators before the first step.
