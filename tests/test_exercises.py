@@ -68,7 +68,11 @@ def test_a_verdict_is_one_line_whatever_an_answer_does():
 def test_the_playgrounds_exercise(tiny_root):
     names = {"torch": torch, "crops": {"A": load_split(tiny_root, "testA", (32, 32))}}
     judge, solution = judge_of(PLAYGROUND, 1, {**names, "output_norm_floor": output_norm_floor})
-    refuses(judge, solution, (".clamp(min=0)", ""), (".mean((2, 3)).abs()", ".abs().mean((2, 3))"))
+    refuses(
+        judge, solution,
+        (".clamp(min=0)", ""), (".mean((2, 3)).abs()", ".abs().mean((2, 3))"),
+        ("(pictures.mean((2, 3)).abs() - 0.1921).clamp(min=0)", "0.8079 * pictures.mean((2, 3)).abs() ** 3"),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -150,7 +154,13 @@ def test_match_colours_of_01(names_of_01):
         "    z = z / z.std((0, 2, 3))[:, None, None]\n"
         "    return z * like.std((0, 2, 3))[:, None, None] + like.mean((0, 2, 3))[:, None, None]\n"
     )
-    assert "factor of its own" in judge(each_alone)
+    inverted = solution.replace("(pictures - mean)", "-(pictures - mean)")
+    each_mean = solution.replace("(pictures - mean)", "(pictures - pictures.mean((2, 3), keepdim=True))").replace(
+        "* target_std / std",
+        "* target_std / (pictures - pictures.mean((2, 3), keepdim=True)).std((0, 2, 3))[:, None, None]",
+    )
+    for wrong in (each_alone, inverted, each_mean):
+        assert "stretched and moved alike" in judge(wrong)
 
 
 def test_detour_of_01(names_of_01):
@@ -174,6 +184,7 @@ def test_detour_of_01(names_of_01):
         ("scene.fill", "Scene"),
         ("replace(scene, fill=1 - scene.fill)", "fill"),
         ("replace(scene, fill=0.45 * 0.85 / scene.fill)", "fill"),
+        ("replace(scene, fill=1.34 - scene.fill)", "fill"),
         ("replace(scene, fill=0.85)", "twice"),
         ("replace(scene, x=scene.x + 0.1)", "twice"),
         ("replace(scene, table=tuple(1 - c for c in scene.table))", "table"),
@@ -215,6 +226,14 @@ def test_deal_of_01(names_of_01):
         ("rng.permutation(count)", "np.arange(count)"),
         ("np.concatenate([rng.permutation(count) for _ in range(rounds)])", "rng.permutation(rounds * count) % count"),
     )  # fmt: skip
+    unfair = (
+        "def deal(count_A, count_B, epoch, seed=0):\n"
+        "    if count_A >= count_B:\n"
+        "        return right(count_A, count_B, epoch, seed)\n"
+        "    rng = np.random.default_rng([seed, epoch])\n"
+        "    return [(int(rng.integers(count_A)), int(j)) for j in rng.permutation(count_B)]\n"
+    )
+    assert "whole smaller pile" in judge(solution.replace("def deal", "def right") + "\n" + unfair)
     zipped = "def deal(count_A, count_B, epoch, seed=0):\n    return list(zip(range(count_A), range(count_B)))\n"
     assert judge(zipped).startswith("not right"), "the bug that the exercise begins with"
     one_shuffled = (
@@ -274,6 +293,9 @@ def test_smooth_up_of_02(names_of_02):
         ("nn.InstanceNorm2d(channels_out), nn.ReLU()", "nn.ReLU(), nn.InstanceNorm2d(channels_out)"),
         ("scale_factor=2", "scale_factor=4"),
         ("channels_in, channels_out, 3", "channels_out, channels_in, 3"),
+        ("nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(channels_in, channels_out, 3)",
+         "nn.ReflectionPad2d(1), nn.Conv2d(channels_in, channels_out, 3), nn.Upsample(scale_factor=2)"),
+        ("nn.ReflectionPad2d(1), nn.Conv2d(channels_in, channels_out, 3)", "nn.Conv2d(channels_in, channels_out, 1)"),
     )  # fmt: skip
     as_before = "def smooth_up(channels_in, channels_out):\n    return up(channels_in, channels_out)\n"
     assert "inside" in judge(as_before), "the block that it shall replace"
@@ -385,6 +407,8 @@ def test_swap_of_03(names_of_03):
         ("    old, kept[place] = kept[place], fake\n", "    old = kept.pop(0)\n    kept.append(fake)\n"),
         ("rng.randrange(size)", "random.randrange(size)"),
         ("rng.random() < 0.5", "rng.random() < 0.42"),
+        ("rng.randrange(size)", "rng.randrange(2)"),
+        ("rng.randrange(size)", "min(rng.randrange(size), rng.randrange(size))"),
     )  # fmt: skip
     buggy = (
         "def swap(kept, fake, size, rng):\n    if len(kept) < size:\n        kept.append(fake)\n"
@@ -492,8 +516,15 @@ def test_training_crop_of_04(names_of_04):
         judge, solution,
         ("[seed, n]", "seed"), ("[seed, n]", "n"), ("default_rng([seed, n])", "default_rng()"),
         ("shape[1] - size + 1", "shape[1] - size"), ("shape[2]", "shape[1]"), ("top:top + size", "top:"),
-        ("[seed, n]", "seed + n"), ("left:left + size]", "left:left + size].flip(2)"),
+        ("[seed, n]", "seed + n"),
+        ("[seed, n]", "7 * seed + n"), ("[seed, n]", "seed ^ n"), ("left:left + size]", "left:left + size].flip(2)"),
     )  # fmt: skip
+    walk = (
+        "def training_crop(picture, size, seed, n):\n"
+        "    top, left = divmod((n + 7 * seed) % 24, 4)\n"
+        "    return picture[:, top:top + size, left:left + size]\n"
+    )
+    assert judge(walk).startswith("not right")
     with_torch = (
         "def training_crop(picture, size, seed, n):\n    {}\n"
         "    top, left = (int(torch.randint(0, side - size + 1, (1,)DRAWS)) for side in picture.shape[1:])\n"
@@ -515,6 +546,7 @@ def test_update_average_of_04(names_of_04):
         ("1 - decay", "decay"), ("1 - decay", "0.001"), ("average.lerp_(weight", "weight.lerp_(average"),
         ("average.lerp_(weight, 1 - decay)", "average = average.lerp(weight, 1 - decay)"),
         ("average.lerp_(weight, 1 - decay)", "average.mul_(decay)"),
+        ("average.lerp_(weight, 1 - decay)", "average.data = average.lerp(weight, 1 - decay)"),
         ("with torch.no_grad()", "with torch.enable_grad()"), ("zip(averages, weights)", "zip(averages[:1], weights)"),
     )  # fmt: skip
 
@@ -633,7 +665,7 @@ def test_weights_of_07(names_of_07):
         judge, solution,
         ("(2 * row[\"adversarial\"]", "(row[\"adversarial\"]"), (" + row[\"cycle_B\"]", ""),
         ("2 * row[\"identity\"]", "row[\"identity\"]"), (", rcond=None)[0]", ", rcond=None)[0][::-1]"),
-        (", rcond=None)[0]", ", rcond=None)[0][:2]"),
+        (", rcond=None)[0]", ", rcond=None)[0][:2]"), ("for row in history]\n", "for row in history[:3]]\n"),
     )  # fmt: skip
     constant = "def weights_of(history):\n    return 1.0, 10.0, 5.0\n"
     assert judge(constant).startswith("not right")
@@ -646,6 +678,7 @@ def test_crops_are_cached_of_07(names_of_07):
         judge, solution,
         ("again[loader.path(n)]", "n + length"), ("return all(", "return not all("), ("again[loader.path(n)]", "n"),
         ("    return all(", "    return True or all("), ("range(length, 2 * length)", "range(length)"),
+        ("return all(", "return any("),
     )  # fmt: skip
 
 

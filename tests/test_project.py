@@ -164,6 +164,9 @@ EVIDENCE = {
     ("output_norm", "instance"): "InstanceNorm",
     ("output_norm", "instance_affine"): "InstanceNorm, learned scale",
     ("output_norm", "batch"): "BatchNorm",
+    ("learned_scale", "scale 3"): "InstanceNorm, learned scale that begins at 3",
+    ("learned_scale", "scale 10"): "InstanceNorm, learned scale that begins at 10",
+    ("mirror", "both"): "InstanceNorm, there and on the discriminators' first layer",
     ("half", "mean_only"): "only the mean subtracted",
     ("half", "scale_only"): "only divided by the deviation",
     ("half", "demodulated"): "demodulated weights",
@@ -191,10 +194,21 @@ def test_the_readmes_evidence_is_the_committed_tables():
     ends = by_arm(scores, "surgery", ["cycle_A"])
     out, stays = (ends[arm]["cycle_A"][1][0] for arm in ("taken out", "it stays"))
     assert f"after 500 it is {out:.3f} on average, where the layer stays {stays:.3f}" in readme
-    history = [row for row in read_table(ROOT / "data" / "ablation" / "history.csv") if row["arm"] == "taken out"]
-    first = [min(row["step"] - 500 for row in history if row["seed"] == seed and row["cycle_A"] < scores[0]["floor_A"])
-             for seed in range(3)]  # fmt: skip
-    assert set(first) == {100, 200} and len(ends["taken out"]["cycle_A"][0]) == 3
+    history = read_table(ROOT / "data" / "ablation" / "history.csv")
+    first = [min(row["step"] - 500 for row in history if (row["arm"], row["seed"]) == ("taken out", seed)
+                 and row["cycle_A"] < scores[0]["floor_A"]) for seed in range(5)]  # fmt: skip
+    assert set(first) == {100, 200} and len(ends["taken out"]["cycle_A"][0]) == 5
+
+    def background(arm, step):
+        found = [row["background_error"] for row in history if (row["arm"], row["step"]) == (arm, step)]
+        return sum(found) / len(found)
+
+    fallen = f"has fallen from about {background('taken out', 500):.2f} to {background('taken out', 550):.2f}"
+    assert f"{fallen}; where the layer stays it is near {background('it stays', 550):.2f}" in readme
+    put_in = [row for row in history if row["arm"] == "put in" and row["step"] >= 500]
+    assert len({row["seed"] for row in put_in}) == 3 and min(row["cycle_A"] for row in put_in) > scores[0]["floor_A"]
+    wide = [row for row in scores if row["arm"] == "scale 10"]
+    assert min(row[f"cycle_{d}"] for row in wide for d in "AB") > 0.23
     halves, nothing = (by_arm(scores, name, ["background_error"]) for name in ("half", "output_norm"))
     for half in ("mean_only", "scale_only"):
         assert min(halves[half]["background_error"][0]) > max(nothing["none"]["background_error"][0])
