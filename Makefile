@@ -1,4 +1,4 @@
-# Everything works on a fresh machine with Python 3.11: each target makes .venv when it is missing.
+# Everything works on a fresh machine with Python 3.11 or newer: each target makes .venv when it is missing.
 PYTHON ?= python3
 PY = .venv/bin/python
 ARGS ?=
