@@ -1,13 +1,14 @@
-# Everything works on a fresh machine with Python 3.11: each target makes .venv when it is missing.
+# Everything works on a fresh machine with Python 3.11 or newer: each target makes .venv when it is missing.
 PYTHON ?= python3
 PY = .venv/bin/python
 ARGS ?=
+AS_ON_COLAB = PYTHONPATH=$(CURDIR)/.venv/colab $(PY)  # its packages before ours
 
 # The configuration that `cyclegan_lib.config.demo_config` holds too (a test compares them).
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo photograph benchmark explorer notebooks address
+.PHONY: demo test test-colab test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo photograph benchmark explorer notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
@@ -15,6 +16,12 @@ test: venv lint  ## the tests, and every notebook in a quick version
 	$(PY) -m pytest --durations=10
 	CYCLEGAN_QUICK=1 $(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=600 playground.ipynb notebooks
+
+test-colab: .venv/colab  ## what shows widgets, with the packages that Colab has (ipywidgets 7.7.1), all but torch
+	$(AS_ON_COLAB) -c 'import ipywidgets; assert ipywidgets.__version__ == "7.7.1"'
+	$(AS_ON_COLAB) -m pytest tests/test_widgets.py
+	CYCLEGAN_QUICK=1 $(AS_ON_COLAB) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
+	  --nbval-cell-timeout=600 playground.ipynb notebooks/05_output_norm.ipynb notebooks/07_stuck_losses.ipynb
 
 test-full: venv lint  ## the same with the notebooks as a learner runs them
 	$(PY) -m pytest
@@ -80,4 +87,9 @@ venv: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[notebooks,test]'
+	touch $@
+
+.venv/colab: tests/hosts/colab.txt .venv/installed
+	grep -vE '^(#|python=|torch|scikit-learn)' $< | \
+	  $(PY) -m pip install --quiet --no-deps --upgrade --target $@ --requirement /dev/stdin
 	touch $@

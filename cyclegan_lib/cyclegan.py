@@ -94,7 +94,7 @@ class CycleGAN:
         losses["loss_G"] = loss_G
         self.update(self.optimizer_G, loss_G)
         losses = {name: None if loss is None else loss.detach() for name, loss in losses.items()}
-        return losses, fake_A.detach(), fake_B.detach()
+        return losses, fake_A.detach().nan_to_num(), fake_B.detach().nan_to_num()  # fp16 may overflow: no NaN is kept
 
     def discriminator_step(self, real_A, real_B, fake_A, fake_B):
         """Update D_A and D_B on real pictures and on new and past fakes. Returns the mean of their losses."""
@@ -164,13 +164,12 @@ class CycleGAN:
 
 def resolve_device(name):
     """ "auto" → cuda, mps or cpu, the first that is there. Raises a `UserError` where the named one is not."""
+    torch.backends.cudnn.allow_tf32 = False  # a GPU from Ampere on would round what fp32 convolutions take to 10 bits
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, available in there.items() if available)
-    if not there.get(name, False):
-        found = ", ".join(device for device, available in there.items() if available)
-        raise UserError(f"--device {name}: not available here; this machine has {found}")
-    return name
+    found = [device for device, available in there.items() if available]
+    if name not in ("auto", *found):
+        raise UserError(f"--device {name}: not available here; this machine has {', '.join(found)}")
+    return found[0] if name == "auto" else name
 
 
 def resolve_precision(name, device):

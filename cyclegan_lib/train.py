@@ -5,12 +5,15 @@ Builds the hooks around the trainer: log, bar, checkpoints, samples, scores, Ctr
 
 import os
 import sys
+import warnings
 
 from cyclegan_lib import cli
 
 if __name__ == "__main__":  # before torch is imported: `--help` answers at once
     cli.main(["train", *sys.argv[1:]])
     sys.exit()
+
+import torch
 
 from cyclegan_lib.config import TrainConfig
 from cyclegan_lib.cyclegan import resolve_device
@@ -62,6 +65,7 @@ def make_trainer(config, hooks=(), show_bar=True):
             prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         data = UnpairedDataset.from_config(config, read_picture)
         trainer = Trainer(config, data=data, processes=processes if processes.count > 1 else None)
+        check_autocast(trainer.model)
         speed_up(trainer.model)
         if config.num_workers is None:
             trainer.num_workers = workers_for(data, trainer.device)
@@ -88,6 +92,16 @@ def check_together(config, count):
         raise UserError(f"--batch_size {config.batch_size} for {count} processes: each needs a picture of every batch")
     if count > 1 and config.output_norm == "batch":
         raise UserError("--output_norm batch: its statistics are of whole batches; start one process")
+
+
+def check_autocast(model):
+    """Refuse a precision that this torch lacks on the device: bf16 on mps raises in torch 2.4, later it may warn."""
+    try:
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            model.autocast()
+    except (RuntimeError, UserWarning):
+        lacks = f"torch {torch.__version__} has none on this {model.device.type}; use fp32"
+        raise UserError(f"--precision {model.precision}: {lacks}") from None
 
 
 def command(args):

@@ -192,6 +192,20 @@ def test_16_bits_train_close_to_fp32(device, precision):
     assert losses[0]["loss_G"].item() != losses[1]["loss_G"].item()
 
 
+def test_a_picture_that_overflows_in_fp16_is_not_kept_for_later():
+    model = CycleGAN(lambda_identity=5.0, **SMALL)
+    real_A, real_B = batch()
+    real_A[0] = float("nan")  # as if a layer of G_AB had
+    _, _, fake_B = model.generator_step(real_A, real_B)
+    assert fake_B.isfinite().all() and fake_B[0].eq(0).all() and not fake_B[1].eq(0).all()
+
+
+def test_float32_is_float32_in_convolutions_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    resolve_device("auto")
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_devices_and_precisions():
     assert resolve_device("cpu") == "cpu"
     assert resolve_device("auto") in ("cpu", "cuda", "mps")

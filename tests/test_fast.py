@@ -50,11 +50,30 @@ def test_keys_stay_and_norms_with_parameters_are_left_alone(output_norm):
     plain, fast = pair(output_norm=output_norm, discriminator_instance=True)
     for name, network in fast.networks.items():
         assert list(network.state_dict()) == list(plain.networks[name].state_dict())
-        left = [layer for layer in network.modules() if type(layer) in (nn.InstanceNorm2d, nn.ReflectionPad2d)]
+        left = [layer for layer in network.modules() if type(layer) is nn.InstanceNorm2d]
         assert [layer.affine for layer in left] == [True] * (output_norm == "instance_affine" and name[0] == "G")
     assert type(fast.G_AB.model[-2]) is {
         "none": nn.Conv2d, "instance": InstanceNorm, "instance_affine": nn.InstanceNorm2d, "batch": nn.BatchNorm2d,
     }[output_norm]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "norms", "paddings"),
+    [
+        ("cpu", "fp32", False, True),
+        ("cpu", "bf16", False, False),
+        ("mps", "fp32", False, True),
+        ("cuda", "fp32", False, True),
+        ("cuda", "bf16", True, False),
+    ],
+)
+def test_layers_stay_torchs_own_where_that_is_better(device, precision, norms, paddings):
+    """A group norm under CUDA's autocast is in float32, as all is behind it; mps had no autocast in torch 2.4."""
+    model = CycleGAN(base_channels=4, num_residual=1, precision=precision)
+    model.device = torch.device(device)  # in name only: nothing is computed
+    kinds = {type(layer) for layer in speed_up(model).G_AB.modules()}
+    assert (nn.InstanceNorm2d in kinds) is norms is not (InstanceNorm in kinds)
+    assert (nn.ReflectionPad2d in kinds) is paddings is not (ReflectionPad in kinds)
 
 
 @pytest.mark.parametrize(

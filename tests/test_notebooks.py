@@ -57,7 +57,8 @@ def test_cells_are_short_and_define_one_thing(path):
 @each_notebook
 def test_its_first_cell_asks_and_its_last_answers(path):
     first, last = markdown(path)[0], nbformat.read(path, 4).cells[-1].source
-    assert "colab-badge.svg" in first and "**The question.**" in first and "**Time.**" in first
+    assert "colab-badge.svg" in first and "open-in-kaggle.svg" in first
+    assert "**The question.**" in first and "**Time.**" in first
     assert last.rstrip().split("\n## The answer\n")[-1].count(".") >= 3 and "## The answer" in last
 
 
@@ -169,8 +170,15 @@ def test_it_installs_from_the_repositorys_address_as_on_colab(alone, monkeypatch
 
 
 def test_it_says_plainly_what_to_do_when_neither_works(alone):
-    with pytest.raises(ImportError, match="clone or download"):
+    with pytest.raises(ImportError, match="On Kaggle: Settings → Internet → On.* clone or download"):
         exec(set_up(), {})
+
+
+def test_on_an_older_python_it_says_so_before_anything_is_installed(alone, monkeypatch):
+    monkeypatch.setattr(sys, "version_info", (3, 10, 14))
+    with pytest.raises(ImportError, match="needs Python 3.11 or newer"):
+        exec(set_up(), {})
+    assert not alone
 
 
 TRAINING = [path for path in NOTEBOOKS if path.stem[:2] not in ("01", "06")]  # nothing is trained in those

@@ -174,11 +174,24 @@ def test_several_processes_refuse_what_they_cannot_train(tiny_config):
 
 def test_more_processes_than_gpus_and_a_device_of_one(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
+    assert Processes("cuda").count == Processes("mps").count == 1, "a cluster has set it: no launcher, no peers"
+    monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="2 processes for 1 GPUs"):
         Processes("cuda")
     with pytest.raises(UserError, match="--device mps"):
         Processes("mps")
+
+
+def test_the_others_wait_for_the_first_whatever_happens_to_it():
+    order = []
+    for rank in (1, 0):
+        processes = one_of(2, rank)
+        processes.agree = lambda flag, rank=rank: order.append(f"{rank} at the barrier")
+        with pytest.raises(UserError), processes.rank_0_first():
+            order.append(f"{rank} works")
+            raise UserError("no such folder")
+    assert order == ["1 at the barrier", "1 works", "0 works", "0 at the barrier"]
 
 
 def test_the_others_print_nothing(capsys):

@@ -5,19 +5,21 @@ import json
 import re
 import shutil
 import signal
+import warnings
 
 import pytest
 import torch
 from helpers import contents, left_by, names, options, start, stop_at, tiny, wait_for
 
 from cyclegan_lib.cli import main
+from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import Generator
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.runs.checkpoint import read_network
 from cyclegan_lib.runs.fast import InstanceNorm
 from cyclegan_lib.runs.log import Log, read_history
-from cyclegan_lib.train import announce, make_trainer, train
+from cyclegan_lib.train import announce, check_autocast, make_trainer, train
 from cyclegan_lib.trainer import Hook, Trainer
 from cyclegan_lib.water2wine.scores import Scores
 
@@ -47,6 +49,24 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(tiny_config, tmp_path,
     with pytest.raises(UserError, match=named):
         train(tiny_config(**wrong))
     assert contents(tmp_path) == {}
+
+
+@pytest.mark.parametrize("trouble", [RuntimeError("no autocast for mps"), UserWarning("it is disabled")])
+def test_a_precision_that_this_torch_lacks_on_the_device_is_refused(monkeypatch, trouble):
+    """As on mps in torch 2.4, which raises, and in later ones, which warn and go on in float32."""
+    model = CycleGAN(base_channels=4, num_residual=1, precision="bf16")
+    check_autocast(model)
+
+    def autocast(device, dtype):
+        if isinstance(trouble, UserWarning):
+            return warnings.warn(trouble, stacklevel=2)
+        raise trouble
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    with pytest.raises(UserError, match=r"--precision bf16: torch \S+ has none on this cpu; use fp32"):
+        check_autocast(model)
+    model.precision = "fp32"
+    check_autocast(model)
 
 
 def test_it_is_the_trainer_made_faster_with_its_hooks(tiny_config, tmp_path):

@@ -59,6 +59,15 @@ def test_strip_by_strip_is_the_same_as_in_one_piece(monkeypatch, size, output_no
         torch.testing.assert_close(torch.cat([rows for _, _, rows in found], 2), G(real), atol=2e-5, rtol=0)
 
 
+def test_float64_which_mps_lacks_is_for_statistics_on_the_cpu_alone(monkeypatch):
+    """Each map stays as it is; what is widened has been brought to the CPU."""
+    widen, bring, seen, brought = torch.Tensor.double, torch.Tensor.cpu, [], []
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda x: brought.append(x.shape) or bring(x))
+    monkeypatch.setattr(torch.Tensor, "double", lambda x: seen.append(x.shape) or widen(x))
+    list(strips.translate_strips(generator(), torch.rand(1, 3, 32, 32) * 2 - 1))
+    assert seen == brought and seen and all(shape[2:] == (1, 1) for shape in seen)
+
+
 def test_layers_that_were_swapped_for_faster_ones_are_no_obstacle():
     model, real = CycleGAN(base_channels=4, num_residual=2, output_norm="instance"), torch.rand(1, 3, 64, 40) * 2 - 1
     with torch.inference_mode():

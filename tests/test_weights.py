@@ -1,8 +1,10 @@
 """Official weights in, and our networks out."""
 
 import collections
+import importlib.util
 import os
 import pickle
+import re
 
 import pytest
 import torch
@@ -237,6 +239,15 @@ def test_an_export_agrees_with_pytorch_at_three_sizes(run_folder, tmp_path):
         real = torch.rand(n, 3, 4 * n + 8, 40) * 2 - 1
         fake = torch.from_numpy(session.run(None, {"real": real.numpy()})[0])
         torch.testing.assert_close(fake, model.G_BA(real), atol=lib.AGREEMENT, rtol=0)
+
+
+@pytest.mark.parametrize(("version", "old"), [("2.4.1", True), ("2.5.0", False), ("2.11.0+cu128", False)])
+def test_an_export_to_onnx_says_which_torch_it_needs(run_folder, tmp_path, monkeypatch, version, old):
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(version))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # as without the packages: it ends there
+    said = f"needs torch 2.5 or newer, and this is {version}" if old else "needs packages"
+    with pytest.raises(UserError, match=f"--to onnx {re.escape(said)}"):
+        lib.export(run_folder[0], "onnx", tmp_path / "out")
 
 
 def test_an_export_that_differs_is_refused_and_not_left(run_folder, tmp_path, monkeypatch):

@@ -59,6 +59,18 @@ def test_two_uploads_become_a_data_set(tmp_path, version):
     assert len(list((tmp_path / "data" / "mine" / "trainB").glob("*.png"))) == 400
 
 
+def test_two_uploads_arrive_as_a_browser_sends_them_to_the_ipywidgets_here(tmp_path):
+    own = OwnPictures(TrainingControls(tmp_path / "data", tmp_path))
+    for i, domain in enumerate("AB"):
+        content, upload = memoryview(png(150, 200, i)), own.uploads[domain]
+        facts = {"name": "x.png", "type": "image/png", "size": len(content)}
+        in_7 = {"metadata": [{**facts, "lastModified": 0}], "data": [content], "_counter": 1}
+        in_8 = {"value": [{**facts, "last_modified": 0, "content": content}]}
+        upload.set_state(in_7 if hasattr(upload, "_counter") else in_8)
+    own.button.click()
+    assert "Made" in own.message.value, own.message.value
+
+
 def test_two_paths_become_a_data_set(tmp_path):
     own = OwnPictures(TrainingControls(tmp_path / "data", tmp_path))
     for domain in "AB":

@@ -134,6 +134,8 @@ def export(source, to, folder):
     `to`: "official", `.pth` files under the official code's names, discriminators too; or "onnx", generators that take
     (N, channels, H, W) in [-1, 1], H and W multiples of 4 from 8 to 8192, and are compared with PyTorch.
     """
+    if to == "onnx" and torch.__version__ < "2.5":
+        raise UserError(f"--to onnx needs torch 2.5 or newer, and this is {torch.__version__}: pip install -U torch")
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
     if to == "onnx" and missing:
         raise UserError(f"--to onnx needs packages: pip install {' '.join(missing)}")

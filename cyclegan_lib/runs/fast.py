@@ -37,16 +37,19 @@ def speed_up(model):
 
     The keys of the state dicts stay, and the outputs to 1e-5 in float32 and to 1e-12 in float64. In
     16 bits on CPUs the networks also turn their input to channels last, which their layers keep.
+
+    In 16 bits on CUDA the norms stay torch's own: autocast makes a group norm float32, and then all behind
+    it. In float32 the paddings stay torch's own: torch 2.4 has no autocast on mps to be turned off.
     """
-    channels_last = model.device.type == "cpu" and model.precision != "fp32"
+    in_16_bits, device = model.precision != "fp32", model.device.type
     for network in model.networks.values():
         for parent in list(network.modules()):
             for name, layer in parent.named_children():
-                if type(layer) is nn.InstanceNorm2d and not layer.affine:
+                if type(layer) is nn.InstanceNorm2d and not layer.affine and not (in_16_bits and device == "cuda"):
                     setattr(parent, name, InstanceNorm(layer.num_features))
-                elif type(layer) is nn.ReflectionPad2d:
+                elif type(layer) is nn.ReflectionPad2d and in_16_bits:
                     setattr(parent, name, ReflectionPad(layer.padding))
-        if channels_last:
+        if in_16_bits and device == "cpu":
             network.register_forward_pre_hook(_to_channels_last)
     return model
 

@@ -29,7 +29,7 @@ class Log(Hook):
 
     def __init__(self, config, writes=True):
         self.path, self.writes = config.models_folder / "history.jsonl", writes
-        self.waiting, self.fresh = [], []
+        self.waiting, self.fresh, self.overflows = [], [], 0
 
     def start(self, trainer):
         self.trainer = trainer
@@ -73,11 +73,12 @@ class Log(Hook):
         for row, losses in self.waiting:
             rows.append(row | {name: None if losses[name] is None else losses[name].item() for name in LOSSES})
         self.waiting, diverged = [], None
-        finite = [all(is_finite(row[name]) for name in LOSSES) for row in rows]
-        skips = self.trainer.model.precision == "fp16"  # its scaler skips a step that overflows, and goes on
-        if not all(finite) and not (skips and any(finite)):
-            diverged = rows[finite.index(False)]
-            rows = rows[: finite.index(False)]
+        most = FLUSH_STEPS if self.trainer.model.precision == "fp16" else 1  # its scaler skips a step that overflows
+        for number, row in enumerate(rows):
+            self.overflows = 0 if all(is_finite(row[name]) for name in LOSSES) else self.overflows + 1
+            if self.overflows == most:
+                diverged, rows = row, rows[:number]
+                break
         if self.writes and rows:
             with write_errors(self.path), open(self.path, "a") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -11,6 +11,7 @@ goes forward two or three times, and discriminators are frozen in between: one s
 
 import contextlib
 import os
+from datetime import timedelta
 
 import torch
 from torch import distributed
@@ -26,7 +27,8 @@ class Processes:
     """
 
     def __init__(self, device):
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), 0
+        launched = "LOCAL_RANK" in os.environ  # a cluster may set WORLD_SIZE for what it runs, launchers set both
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)) if launched else 1, 0
         if self.count > 1:
             self._join(device)
         self.is_main = self.rank == 0
@@ -42,11 +44,18 @@ class Processes:
         self._state = PartialState(cpu=device == "cpu")
         self.rank = self._state.process_index
         # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
-        self._by_cpu = distributed.new_group(backend="gloo")
+        self._by_cpu = distributed.new_group(backend="gloo", timeout=timedelta(days=1))
 
+    @contextlib.contextmanager
     def rank_0_first(self):
-        """A context in which rank 0 runs first: it makes what the others find."""
-        return self._state.main_process_first() if self.count > 1 else contextlib.nullcontext()
+        """A context in which rank 0 runs first: it makes what the others find, who wait for it by the CPUs."""
+        if not self.is_main:
+            self.agree(False)
+        try:
+            yield
+        finally:
+            if self.is_main:
+                self.agree(False)
 
     @contextlib.contextmanager
     def quietly(self):
