@@ -47,13 +47,6 @@ def show(figure, alt, colours=None):
     display.display(display.Image(to_png(figure, dpi=90, colours=colours), alt=alt))
 
 
-def note(text):
-    """A line of text, as a figure: it stands where a picture will be."""
-    figure = Figure(figsize=(9, 0.4))
-    figure.text(0.01, 0.5, text, va="center", fontsize=10, color="#555555")
-    return figure
-
-
 def to_pixels(picture):
     """(C, H, W) in [-1, 1] → (H, W, 3) in [0, 1], for `imshow`. Nothing is stretched."""
     return ((picture.float().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
@@ -107,7 +100,7 @@ def _curve(axes, history, name, colour, label, smooth, raw=True):
 
 
 def over_steps(axes, title, ylabel=None):
-    """What all axes with losses over steps have in common."""
+    """Title, labels and legend of axes with losses over steps."""
     axes.set(xlabel="training step", ylabel=ylabel, title=title)
     axes.set_ylim(bottom=0)
     if axes.lines:
@@ -122,7 +115,7 @@ def draw_floors(axes, floors):
 
 
 def _finish_arms(panels, floors, what=""):
-    """What both figures of arms have in common: the floors of A and B, and the names of the axes."""
+    """The floors of A and B, and the titles of the two axes."""
     for axes, domain in zip(panels, "AB", strict=True):
         draw_floors(axes, {domain: floors[domain]})
         over_steps(axes, f"Cycle loss of {domain}{what}", PIXELS if domain == "A" else None)
@@ -158,20 +151,15 @@ def images_in_a_row(images, height=3.2):
 
 
 def picture_file(path):
-    """A picture that was saved, as a figure of as many pixels."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    height, width = (side / 100 for side in pixels.shape[:2])
-    figure = Figure(figsize=(width, height), dpi=100)
-    _picture(figure, pixels, 0, 0, width, height)
+    """A picture that was saved, as a figure of as many pixels at 100 dots an inch."""
+    image = Image.open(path).convert("RGB")
+    figure = Figure(figsize=(image.width / 100, image.height / 100))
+    _picture(figure, np.asarray(image), 0, 0, *figure.get_size_inches())
     return figure
 
 
 def distributions(pictures, title=None):
-    """How the values of piles of pictures are distributed: red, green, blue, and edges.
-
-    `pictures` are {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …}, in this order.
-    """
+    """How the values of {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …} are distributed, and edges."""
     figure, panels = _panels(4, title, 2.7)
     colours = dict(zip(pictures, (COLOURS["A"], "black", COLOURS["B"]), strict=True))
     bins = np.linspace(-1, 1, 41)
@@ -191,10 +179,7 @@ def distributions(pictures, title=None):
 
 
 def loss_curves(history, floors=None, title=None, smooth=25):
-    """The losses of one run: rows of `history.jsonl`, and their moving mean over `smooth` of them.
-
-    `floors` are {"A": number, "B": number}: what an InstanceNorm at the output keeps the cycle losses above.
-    """
+    """The losses of one run, rows of its `history.jsonl`, and the output-norm floors {"A": number, "B": number}."""
     figure, (left, right) = _panels(2, title, 3.4)
     for domain, way in {"A": "A → B → A", "B": "B → A → B"}.items():
         _curve(left, history, f"cycle_{domain}", COLOURS[domain], f"cycle {way}", smooth)
@@ -235,10 +220,7 @@ def arms_with_floor(history, arms, floors, title):
 def arms_at_end(groups, columns, floors, title):
     """How the runs of each arm ended: a dot a seed, and a line at their mean.
 
-    Args:
-        groups: {arm: {column: (values of the seeds, (mean, …))}}, as `study.tables.by_arm` gives them.
-        columns: {column: what stands under its axis}.
-        floors: {column: number}, drawn where there is one.
+    `groups` are as `study.tables.by_arm` gives them, `columns` {column: label of its axis}, `floors` {column: number}.
     """
     figure, panels = _panels(len(columns), title, 1.3 + 0.34 * len(groups), sharey=True)
     for axes, (column, label) in zip(panels, columns.items(), strict=True):
