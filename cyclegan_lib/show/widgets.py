@@ -21,7 +21,7 @@ from cyclegan_lib.pictures.crops import write_crops
 from cyclegan_lib.pictures.translate import translate_image
 from cyclegan_lib.pictures.weights import OFFICIAL_NAMES, load_generator
 from cyclegan_lib.runs.log import FLUSH_STEPS
-from cyclegan_lib.show import figures, plots
+from cyclegan_lib.show import plots
 from cyclegan_lib.study.diagnose import probed
 from cyclegan_lib.study.floor import LARGEST_MEAN, closest_reachable, output_norm_floor
 from cyclegan_lib.trainer import Hook
@@ -42,10 +42,6 @@ def stops(description, options, index=0):
     """A slider over some values, at the one with this index."""
     index = range(len(options))[index]
     return ipw.SelectionSlider(options=options, index=index, continuous_update=False, **labelled(description))
-
-
-def toggles(description, options):
-    return ipw.ToggleButtons(options=options, **labelled(description))
 
 
 @torch.inference_mode()
@@ -108,7 +104,7 @@ class TranslationExplorer(Explorer):
 
     def __init__(self, models, real):
         self.models, self.real = models, real
-        direction = toggles("direction", [("A → B", "AtoB"), ("B → A", "BtoA")])
+        direction = ipw.ToggleButtons(options=[("A → B", "AtoB"), ("B → A", "BtoA")], **labelled("direction"))
         super().__init__(620, direction=direction, number=stops("test picture", range(min(map(len, real.values())))))
 
     def draw(self, direction, number):
@@ -126,15 +122,16 @@ class SceneExplorer(Explorer):
     def __init__(self, generators):
         self.generators = generators
         brightness, tint = slider("wall: brightness", 0.8, 0, 1, 0.05), slider("wall: blue … orange", 0, -1, 1, 0.1)
-        fill, glass = slider("fill level", 0.65, 0.3, 0.9, 0.05), toggles("glass", GLASSES)
-        liquid = toggles("liquid", LIQUIDS)
+        fill = slider("fill level", 0.65, 0.3, 0.9, 0.05)
+        glass = ipw.ToggleButtons(options=GLASSES, **labelled("glass"))
+        liquid = ipw.ToggleButtons(options=LIQUIDS, **labelled("liquid"))
         super().__init__(860, brightness=brightness, tint=tint, fill=fill, glass=glass, liquid=liquid)
 
     def draw(self, brightness, tint, fill, glass, liquid):
         scenes = (arranged_scene(brightness, tint, glass, fill, poured) for poured in (liquid, "wine"))
         scene, answer = (render(arranged, 64)[0] for arranged in scenes)
         pictures = {f"the scene, with {liquid}": scene, **translated(self.generators, scene)}
-        return figures.means_and_contrasts(pictures | {"the answer: wine": answer}, LARGEST_MEAN)
+        return plots.means_and_contrasts(pictures | {"the answer: wine": answer}, LARGEST_MEAN)
 
 
 class FloorExplorer(Explorer):
@@ -162,7 +159,7 @@ class FloorExplorer(Explorer):
         picture = self.changed(number, brightness, contrast)
         here = picture.mean().item(), output_norm_floor(picture, scale=scale)
         curve = self.curve(number, contrast, scale)
-        return figures.floor_view(picture[0], closest_reachable(picture, scale)[0], curve, *here, LARGEST_MEAN)
+        return plots.floor_view(picture[0], closest_reachable(picture, scale)[0], curve, *here, LARGEST_MEAN)
 
 
 class TrainingScrubber(Explorer):
@@ -180,7 +177,7 @@ class TrainingScrubber(Explorer):
         water, answer = self.real[number], self.answers[number]
         now = {plots.NORM_NAMES[norm]: by_step[step] for norm, by_step in self.generators.items()}
         pictures = {"water": water, **translated(now, water), "the answer": answer}
-        return figures.training_moment(pictures, self.curves, self.floor, step)
+        return plots.training_moment(pictures, self.curves, self.floor, step)
 
 
 class ConfoundingExplorer(Explorer):
@@ -189,7 +186,7 @@ class ConfoundingExplorer(Explorer):
     def __init__(self, generators, real, answers):
         self.generators, self.real, self.answers = generators, real, answers
         shares = [(f"in {share:.0%}", share) for share in sorted(next(iter(generators.values())))]
-        what = toggles("followed the liquid", list(generators))
+        what = ipw.ToggleButtons(options=list(generators), **labelled("followed the liquid"))
         super().__init__(860, what=what, confounding=stops("of the pictures", shares, -1))
 
     def draw(self, what, confounding):

@@ -102,10 +102,12 @@ def norm_at_the_output(samples, rows):
     """A norm gives each channel of each picture mean 0 and deviation 1; inverting the tanh shows it."""
     fakes = torch.cat([samples["fake_A"], samples["fake_B"]]).double().flatten(2).flatten(0, 1)
     unsaturated = fakes[fakes.abs().amax(1) < 1 - 1e-6]  # a ±1, which a long training makes, cannot be inverted
+    if len(unsaturated) < 10:
+        return
     before_tanh = torch.atanh(unsaturated)
     normed = (before_tanh.mean(1).abs() < 0.1) & ((before_tanh.std(1) - 1).abs() < 0.1)
     share = normed.double().mean().item()
-    if len(unsaturated) < 10 or share < 0.9:
+    if share < 0.9:
         return
     floors = [output_norm_floor(samples[f"real_{domain}"]) for domain in "AB"]
     evidence = f"before the tanh {share:.0%} of the fakes' channels have mean 0 and standard deviation 1"
