@@ -114,6 +114,13 @@ def draw_floors(axes, floors):
         axes.axhline(floor, color="black", linestyle="--", linewidth=1, label=of_first)
 
 
+def _finish_arms(panels, floors, what=""):
+    """The floors of A and B, and the titles. Once all is drawn: the two axes share their limits."""
+    for axes, domain in zip(panels, "AB", strict=True):
+        draw_floors(axes, {domain: floors[domain]})
+        over_steps(axes, f"Cycle loss of {domain}{what}", PIXELS if domain == "A" else None)
+
+
 def picture_rows(rows, title=None, columns=None, picture_inches=0.9):
     """A grid of pictures, {name of the row: (N, C, H, W) in [-1, 1]}; `columns` are names for the columns."""
     _, _, pixels_high, pixels_wide = next(iter(rows.values())).shape
@@ -191,24 +198,22 @@ def compare_arms(histories, floors, title=None):
     for axes, domain in zip(panels, "AB", strict=True):
         for norm, history in histories.items():
             _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm])
-        draw_floors(axes, {domain: floors[domain]})
-        over_steps(axes, f"Cycle loss of {domain}", PIXELS if domain == "A" else None)
+    _finish_arms(panels, floors)
     return figure
 
 
 def arms_with_floor(history, arms, floors, title):
     """Cycle losses of arms, {arm: (colour, name)}, in rows of `history.csv`: the mean over seeds, and each faintly."""
     figure, panels = _panels(2, title, 3.7, sharey=True)
-    for axes, domain in zip(panels, "AB", strict=True):
-        for arm, (colour, name) in arms.items():
-            rows = [row for row in history if row["arm"] == arm]
-            runs = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+    for arm, (colour, name) in arms.items():
+        rows = [row for row in history if row["arm"] == arm]
+        runs = [[row for row in rows if row["seed"] == seed] for seed in sorted({row["seed"] for row in rows})]
+        steps = [row["step"] for row in runs[0]]
+        for axes, domain in zip(panels, "AB", strict=True):
             losses = np.array([[row[f"cycle_{domain}"] for row in run] for run in runs])
-            steps = [row["step"] for row in runs[0]]
             axes.plot(steps, losses.T, color=colour, alpha=0.3, linewidth=0.8)
             axes.plot(steps, losses.mean(0), color=colour, linewidth=2, label=f"{name} ({len(runs)} seeds)")
-        draw_floors(axes, {domain: floors[domain]})
-        over_steps(axes, f"Cycle loss of {domain}, test pictures", PIXELS if domain == "A" else None)
+    _finish_arms(panels, floors, ", test pictures")
     return figure
 
 
