@@ -52,11 +52,6 @@ def to_pixels(picture):
     return ((picture.float().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
 
 
-def plain(text):
-    """Text that stands as it is: matplotlib takes what is between two dollars for a formula."""
-    return text.replace("$", r"\$")
-
-
 def _picture(figure, pixels, left, bottom, width, height, interpolation="nearest"):
     """A picture at this place, in inches. By hand: an automatic layout takes longer than two networks."""
     wide, high = figure.get_size_inches()
@@ -66,9 +61,9 @@ def _picture(figure, pixels, left, bottom, width, height, interpolation="nearest
 
 
 def _write(figure, x, y, text, fontsize, ha="center", va="bottom"):
-    """A text at this place, in inches."""
+    """A text at this place, in inches. It is no formula, even with two dollars in it."""
     wide, high = figure.get_size_inches()
-    figure.text(x / wide, y / high, plain(text), fontsize=fontsize, ha=ha, va=va)
+    figure.text(x / wide, y / high, text, fontsize=fontsize, ha=ha, va=va, parse_math=False)
 
 
 def _picture_row(figure, name, pictures, left, bottom, wide, high, gap):
@@ -82,7 +77,7 @@ def _panels(count, title, height, **options):
     """(a figure 10 inches wide, `count` axes beside one another)."""
     figure = Figure(figsize=(10, height), layout="constrained")
     if title:
-        figure.suptitle(plain(title), fontsize=12)
+        figure.suptitle(title, fontsize=12, parse_math=False)
     return figure, figure.subplots(1, count, squeeze=False, **options)[0]
 
 
@@ -271,7 +266,7 @@ def _above(figure, pictures, left=0.01, bottom=0.48, width=0.99, height=0.44):
         axes = figure.add_axes([left + i * width, bottom, 0.96 * width, height])
         axes.imshow(to_pixels(picture), vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
-        axes.set_title(plain(name), fontsize=9)
+        axes.set_title(name, fontsize=9, parse_math=False)
 
 
 def means_and_contrasts(pictures, largest_mean):
@@ -287,7 +282,8 @@ def means_and_contrasts(pictures, largest_mean):
             places = np.arange(len(pictures)) + 0.25 * (number - 1)
             axes.plot(values[:, number], places, marker=f"${channel}$", linestyle="", color=colour, markersize=8)
         axes.set(ylim=(len(pictures) - 0.5, -0.5), yticks=range(len(pictures)), yticklabels=[])
-    left.set_yticks(range(len(pictures)), [plain(name.replace("\n", " ")) for name in pictures], fontsize=8)
+    names = [name.replace("\n", " ") for name in pictures]
+    left.set_yticks(range(len(pictures)), names, fontsize=8, parse_math=False)
     left.set(xlim=(-1, 1), xlabel="mean of a channel (-1: black, 1: white)")
     right.set(xlim=(0, 1), xlabel="contrast: standard deviation")
     left.set_title("shaded: all that a norm at the output allows", fontsize=9)
