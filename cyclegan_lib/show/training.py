@@ -55,10 +55,8 @@ class Drawer(Hook):
 
 
 class SampleSheets(Drawer):
-    """Observer: writes generated_images/<run_name>/epoch_<NNN>.png and curves.png, every `sample_interval` epochs
-    and at the end; where a training was stopped, step_<S>.png. A picture that cannot be written is a warning.
-
-    It stands behind the hooks that resume a training and that write its history.
+    """Observer, behind `Resume` and `Log`: writes generated_images/<run_name>/epoch_<NNN>.png and curves.png, every
+    `sample_interval` epochs and at the end; where a training was stopped, step_<S>.png.
     """
 
     def __init__(self, config):
@@ -97,10 +95,7 @@ class SampleSheets(Drawer):
 
 
 class LiveTraining(Drawer):
-    """Observer: loss curves, as a `Log` before it writes them, and samples, drawn again while it trains.
-
-    `box` is the widget to show. Two drawings are `every` seconds apart; the training waits while one is made.
-    """
+    """Observer, behind a `Log`: draws loss curves and samples `every` so many seconds. `box` is the widget to show."""
 
     def __init__(self, every=15):
         self.every, self.drawn_at = every, -math.inf

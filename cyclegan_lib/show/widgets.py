@@ -80,8 +80,7 @@ class Picture:
 class Explorer:
     """Controls above a picture, which is drawn again when one of them is moved. `box` is the widget to show.
 
-    A subclass has a method `draw(values of the controls)` → figure. The controls are attributes, so that code can move
-    them: `explorer.brightness.value = 0.3`.
+    A subclass has a method `draw(values of the controls)` → figure. Code moves them, too: `explorer.fill.value = 0.3`.
     """
 
     def __init__(self, width, **controls):
@@ -243,8 +242,7 @@ class OwnPictures:
     def __init__(self, controls):
         self.controls = controls
         self.uploads = {d: ipw.FileUpload(accept="image/*,.zip", description=f"upload {d}") for d in "AB"}
-        hint = "photo.jpg, a folder or a zip"
-        self.paths = {d: ipw.Text(placeholder=hint, **labelled(f"or a path, {d}")) for d in "AB"}
+        self.paths = {d: ipw.Text(placeholder="a picture, folder or zip", **labelled(f"or a path, {d}")) for d in "AB"}
         self.name, self.message = ipw.Text("mine", **labelled("name of the data set")), ipw.HTML()
         self.button = button("make a data set", self._make, self.message, "Not done.")
         rows = [ipw.HBox([self.uploads[d], self.paths[d]]) for d in "AB"]

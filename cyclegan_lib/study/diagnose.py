@@ -179,10 +179,9 @@ def probed(probe):
 def probe(model, dataset, batch_size=4):
     """Look at one step, of copies of a `CycleGAN`, and at 24 pictures of two epochs of an `UnpairedDataset`.
 
-    Returns:
-        {"reached": generators in which the discriminators' step leaves gradients, "mixed": networks whose output
-        for a picture depends on the others in its batch, "unmoved": networks that a step does not change (all by
-        name), "same_crops": share of pictures that are the same in both epochs, "same_pairs": of A with the same B}
+    Returns {"reached": generators in which the discriminators' step leaves gradients, "mixed": networks whose output
+    for a picture depends on the others in its batch, "unmoved": networks that a step does not change (all by name),
+    "same_crops": share of pictures that are the same in both epochs, "same_pairs": of A with the same B}.
     """
     batch = [torch.stack(side).to(model.device) for side in zip(*(dataset[n] for n in range(batch_size)), strict=True)]
     reached, mixed, unmoved = [], [], []
