@@ -21,8 +21,6 @@ from cyclegan_lib.show.widgets import Picture, labelled, slider
 from cyclegan_lib.study.floor import output_norm_floor
 from cyclegan_lib.trainer import Hook
 
-SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the same
-
 
 def training_floors(data, count=100):
     """{"A", "B"}: `output_norm_floor` of the first samples, crops and flips, of an `UnpairedDataset`."""
@@ -34,7 +32,7 @@ class Drawer(Hook):
     """Observer: draws a training. What sample sheets and live curves have in common."""
 
     def start(self, trainer):
-        self.pictures = [trainer.data.test(domain, SHEET_PICTURES) for domain in "AB"]
+        self.pictures = [trainer.data.test(domain, 8) for domain in "AB"]  # always the same, as in `Trainer.sheet`
         has_norm = trainer.config.output_norm == "instance"
         self.floors = training_floors(trainer.data) if has_norm else None  # without the norm it has none
 
