@@ -109,7 +109,7 @@ def test_the_game_is_played_by_mouse(browser, lab):
     box.get_by_text("trained: look at it").wait_for()
     wait_until(lambda: picture.evaluate(CONTENT) != before, "the picture of the case was not drawn")
     box.get_by_role("button", name="probe").click()
-    box.get_by_text("leaves gradients in").wait_for()
+    box.get_by_text("the probe:").wait_for()
     verdicts = []
     for name in filter(None, box.locator("select option").all_inner_texts()):
         box.locator("select").select_option(label=name)

@@ -188,8 +188,8 @@ def redraws(explorer, changes):
         assert explorer.picture.widget.value != before, control.description
         control.value = was
         assert explorer.picture.widget.value == before
-    assert {control for control, _ in changes} == set(explorer.controls)
-    assert all(control.description for control in explorer.controls)
+    assert {control for control, _ in changes} == set(explorer.controls.values())
+    assert all(control.description for control in explorer.controls.values())
 
 
 def test_the_scene_explorer(generators):
@@ -270,28 +270,21 @@ def test_the_game_trains_probes_and_judges(tiny_config):
     def play(number, hook):
         played.append(number)
         Trainer(tiny_config(num_epochs=10), [hook, Watch()]).run()
-        return "fixed <pairs>", rows, samples, seen
+        return "fixed pairs", rows, samples, seen
 
-    game = FaultGame(play, (rows, samples), ["healthy", "fixed <pairs>"])
-    for too_early in (game.probe.click, lambda: setattr(game.answer, "value", "healthy")):
-        too_early()
-        assert game.verdict == "train a case first"
+    game = FaultGame(play, (rows, samples), ["healthy", "fixed pairs"])
+    assert game.probe.disabled and game.answer.disabled, "there is nothing to judge yet"
     before, game.case.value = game.picture.widget.value, 12
     game.train.click()
     assert "step 25 of 30" in said
     assert played == [12] and game.picture.widget.value != before and game.answer.value == ""
     assert "Case 12" in game.figure().texts[-1].get_text() and "pairs" not in game.verdict, "it is not given away"
+    assert not game.probe.disabled and not game.answer.disabled
     game.probe.click()
-    for text in (
-        "gradients in: G_AB",
-        "all change",
-        "4% of the pictures come with the same crop",
-        "100% with the same",
-    ):
-        assert text in game.verdict
+    assert "gradients in G_AB; 100% of the A have the same B" in game.verdict and "crop" not in game.verdict
     game.answer.value = "healthy"
     assert game.verdict == "not healthy: look again"
-    game.answer.value = "fixed <pairs>"
-    assert game.verdict == "right! It is: fixed <pairs>" and "&lt;" in game.message.value
+    game.answer.value = "fixed pairs"
+    assert game.verdict == "right! It is: fixed pairs"
     game.train.click()
     assert played == [12, 12] and game.verdict.startswith("trained")

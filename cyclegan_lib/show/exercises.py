@@ -4,10 +4,8 @@
 def verdict(check):
     """What there is to say of an answer: "not yet: …", "not right: …" or "right! …".
 
-    Args:
-        check: a function `check_NAME()` that tries the learner's NAME and returns what it finds.
-            Where NAME still is the stub, which raises a bare `NotImplementedError`, or fails
-            in any other way, that is said here.
+    `check` is a function `check_NAME()` that tries the learner's NAME and returns what it finds. A NAME that still is
+    the stub, which raises a bare `NotImplementedError`, and one that fails in another way are reported here.
     """
     name = check.__name__.removeprefix("check_")
     try:

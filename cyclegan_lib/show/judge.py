@@ -8,12 +8,10 @@ from cyclegan_lib.show import plots
 
 def command(args):
     size, device = (args.size, args.size) if args.size else None, resolve_device(args.device)
-    judgement = judge_checkpoint(
-        args.checkpoint, args.direction, args.dataset, size, args.data_root, device, args.limit
-    )
-    print(judgement.report())
+    found = judge_checkpoint(args.checkpoint, args.direction, args.dataset, size, args.data_root, device, args.limit)
+    print(found.report())
     if args.nearest:
-        write_atomic(args.nearest, plots.to_png(plots.picture_rows(judgement.nearest_rows())))
+        write_atomic(args.nearest, plots.to_png(plots.picture_rows(found.nearest_rows())))
     if args.kid:
-        scores = inception_scores(judgement.pictures["fake"], judgement.pictures["target"])
+        scores = inception_scores(found.pictures["fake"], found.pictures["target"])
         print(f"KID {scores['KID']:.4f} ± {scores['KID_std']:.4f}, FID {scores['FID']:.1f}")

@@ -47,21 +47,9 @@ def show(figure, alt, colours=None):
     display.display(display.Image(to_png(figure, dpi=90, colours=colours), alt=alt))
 
 
-def note(text):
-    """A line of text, as a figure: it stands where a picture will be."""
-    figure = Figure(figsize=(9, 0.4))
-    figure.text(0.01, 0.5, text, va="center", fontsize=10, color="#555555")
-    return figure
-
-
 def to_pixels(picture):
     """(C, H, W) in [-1, 1] → (H, W, 3) in [0, 1], for `imshow`. Nothing is stretched."""
     return ((picture.float().clamp(-1, 1) + 1) / 2).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
-
-
-def plain(text):
-    """Text that stands as it is: matplotlib takes what is between two dollars for a formula."""
-    return text.replace("$", r"\$")
 
 
 def _picture(figure, pixels, left, bottom, width, height, interpolation="nearest"):
@@ -73,9 +61,9 @@ def _picture(figure, pixels, left, bottom, width, height, interpolation="nearest
 
 
 def _write(figure, x, y, text, fontsize, ha="center", va="bottom"):
-    """A text at this place, in inches."""
+    """A text at this place, in inches. It is no formula, even with two dollars in it."""
     wide, high = figure.get_size_inches()
-    figure.text(x / wide, y / high, plain(text), fontsize=fontsize, ha=ha, va=va)
+    figure.text(x / wide, y / high, text, fontsize=fontsize, ha=ha, va=va, parse_math=False)
 
 
 def _picture_row(figure, name, pictures, left, bottom, wide, high, gap):
@@ -89,12 +77,12 @@ def _panels(count, title, height, **options):
     """(a figure 10 inches wide, `count` axes beside one another)."""
     figure = Figure(figsize=(10, height), layout="constrained")
     if title:
-        figure.suptitle(plain(title), fontsize=12)
+        figure.suptitle(title, fontsize=12, parse_math=False)
     return figure, figure.subplots(1, count, squeeze=False, **options)[0]
 
 
-def _curve(axes, history, name, colour, label, smooth, raw=True):
-    """The moving mean of one loss, and the loss itself faintly behind it."""
+def _curve(axes, history, name, colour, label, smooth=25, raw=True):
+    """The moving mean of one loss over `smooth` rows of `history.jsonl`, and the loss itself faintly behind it."""
     rows = [(row["step"], row[name]) for row in history if row[name] is not None]
     if not rows:
         return
@@ -107,7 +95,7 @@ def _curve(axes, history, name, colour, label, smooth, raw=True):
 
 
 def over_steps(axes, title, ylabel=None):
-    """What all axes with losses over steps have in common."""
+    """Title, labels and legend of axes with losses over steps."""
     axes.set(xlabel="training step", ylabel=ylabel, title=title)
     axes.set_ylim(bottom=0)
     if axes.lines:
@@ -122,7 +110,7 @@ def draw_floors(axes, floors):
 
 
 def _finish_arms(panels, floors, what=""):
-    """What both figures of arms have in common: the floors of A and B, and the names of the axes."""
+    """The floors of A and B, and the titles. Once all is drawn: the two axes share their limits."""
     for axes, domain in zip(panels, "AB", strict=True):
         draw_floors(axes, {domain: floors[domain]})
         over_steps(axes, f"Cycle loss of {domain}{what}", PIXELS if domain == "A" else None)
@@ -158,20 +146,15 @@ def images_in_a_row(images, height=3.2):
 
 
 def picture_file(path):
-    """A picture that was saved, as a figure of as many pixels."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"))
-    height, width = (side / 100 for side in pixels.shape[:2])
-    figure = Figure(figsize=(width, height), dpi=100)
-    _picture(figure, pixels, 0, 0, width, height)
+    """A picture that was saved, as a figure of as many pixels at 100 dots an inch."""
+    image = Image.open(path).convert("RGB")
+    figure = Figure(figsize=(image.width / 100, image.height / 100))
+    _picture(figure, np.asarray(image), 0, 0, *figure.get_size_inches())
     return figure
 
 
 def distributions(pictures, title=None):
-    """How the values of piles of pictures are distributed: red, green, blue, and edges.
-
-    `pictures` are {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …}, in this order.
-    """
+    """How the values of {"real A": (N, 3, H, W) in [-1, 1], "fake B": …, "real B": …} are distributed, and edges."""
     figure, panels = _panels(4, title, 2.7)
     colours = dict(zip(pictures, (COLOURS["A"], "black", COLOURS["B"]), strict=True))
     bins = np.linspace(-1, 1, 41)
@@ -190,29 +173,26 @@ def distributions(pictures, title=None):
     return figure
 
 
-def loss_curves(history, floors=None, title=None, smooth=25):
-    """The losses of one run: rows of `history.jsonl`, and their moving mean over `smooth` of them.
-
-    `floors` are {"A": number, "B": number}: what an InstanceNorm at the output keeps the cycle losses above.
-    """
+def loss_curves(history, floors=None, title=None):
+    """The losses of one run, rows of its `history.jsonl`, and the output-norm floors {"A": number, "B": number}."""
     figure, (left, right) = _panels(2, title, 3.4)
     for domain, way in {"A": "A → B → A", "B": "B → A → B"}.items():
-        _curve(left, history, f"cycle_{domain}", COLOURS[domain], f"cycle {way}", smooth)
+        _curve(left, history, f"cycle_{domain}", COLOURS[domain], f"cycle {way}")
     draw_floors(left, floors or {})
     over_steps(left, "Cycle losses", PIXELS)
     others = {"adversarial": "generators: adversarial", "loss_D": "discriminators", "identity": "generators: identity"}
     for name, label in others.items():
-        _curve(right, history, name, COLOURS[name], label, smooth)
+        _curve(right, history, name, COLOURS[name], label)
     over_steps(right, "The others, each without its λ", "loss")
     return figure
 
 
-def compare_arms(histories, floors, title=None, smooth=25):
+def compare_arms(histories, floors, title=None):
     """Cycle losses of several runs, {output_norm: rows of its `history.jsonl`}, with the floors, {"A", "B"}."""
     figure, panels = _panels(2, title, 3.6, sharey=True)
     for axes, domain in zip(panels, "AB", strict=True):
         for norm, history in histories.items():
-            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm], smooth)
+            _curve(axes, history, f"cycle_{domain}", COLOURS[norm], NORM_NAMES[norm])
     _finish_arms(panels, floors)
     return figure
 
@@ -235,10 +215,7 @@ def arms_with_floor(history, arms, floors, title):
 def arms_at_end(groups, columns, floors, title):
     """How the runs of each arm ended: a dot a seed, and a line at their mean.
 
-    Args:
-        groups: {arm: {column: (values of the seeds, (mean, …))}}, as `study.tables.by_arm` gives them.
-        columns: {column: what stands under its axis}.
-        floors: {column: number}, drawn where there is one.
+    `groups` are as `study.tables.by_arm` gives them, `columns` {column: label of its axis}, `floors` {column: number}.
     """
     figure, panels = _panels(len(columns), title, 1.3 + 0.34 * len(groups), sharey=True)
     for axes, (column, label) in zip(panels, columns.items(), strict=True):
@@ -256,19 +233,16 @@ def arms_at_end(groups, columns, floors, title):
     return figure
 
 
-def beside_healthy(history, samples, healthy_history, healthy_samples, title, smooth=25):
-    """A run beside a healthy one: losses, learning rate and what became of the first four pictures of A.
-
-    Histories are rows of `history.jsonl`, samples as `Trainer.sheet` gives them.
-    """
+def beside_healthy(history, samples, healthy_history, healthy_samples, title):
+    """A run, its `history.jsonl` and its `Trainer.sheet`, beside a healthy one: losses, and four pictures of A."""
     figure = Figure(figsize=(10.4, 3))
     panels = {"cycle_A": "cycle loss of A", "loss_D": "the discriminators' loss",
               "adversarial": "adversarial loss", "lr": "learning rate"}  # fmt: skip
     for number, (loss, name) in enumerate(panels.items()):
         axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.57 - 0.44 * (number // 2), 0.25, 0.27])
-        width = 1 if loss == "lr" else smooth
-        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", width, raw=False)
-        _curve(axes, history, loss, "black", "this one", width, raw=False)
+        smooth = 1 if loss == "lr" else 25
+        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", smooth, raw=False)
+        _curve(axes, history, loss, "black", "this one", smooth, raw=False)
         values = [row[loss] for row in history + healthy_history]
         axes.set_ylim(min(0, *values), 1.05 * min(max(values), 2.5) if loss != "lr" else None)
         axes.tick_params(labelsize=7)
@@ -282,4 +256,69 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title, sm
         left, bottom, side, gap = (pixel * length for length in (668, 270 - 67 * (r + 1), 64, 3))
         _picture_row(figure, name, pictures[:4], left, bottom, side, side, gap)
     _write(figure, 3.43, 2.955, title, 11, va="top")
+    return figure
+
+
+def _above(figure, pictures, left=0.01, bottom=0.48, width=0.99, height=0.44):
+    """Pictures with captions beside one another, their place in shares of the figure."""
+    width /= len(pictures)
+    for i, (name, picture) in enumerate(pictures.items()):
+        axes = figure.add_axes([left + i * width, bottom, 0.96 * width, height])
+        axes.imshow(to_pixels(picture), vmin=0, vmax=1, interpolation="nearest")
+        axes.set_axis_off()
+        axes.set_title(name, fontsize=9, parse_math=False)
+
+
+def means_and_contrasts(pictures, largest_mean):
+    """Pictures, {name: (3, H, W) in [-1, 1]}, over each channel's mean and contrast; what a norm allows is shaded."""
+    figure = Figure(figsize=(9, 5))
+    _above(figure, pictures)
+    left, right = figure.add_axes([0.2, 0.1, 0.46, 0.31]), figure.add_axes([0.71, 0.1, 0.27, 0.31])
+    channels = np.stack([picture.double().flatten(1).numpy() for picture in pictures.values()])
+    limits = (-largest_mean, largest_mean), (0, np.tanh(1))
+    for axes, band, values in zip((left, right), limits, (channels.mean(2), channels.std(2)), strict=True):
+        axes.axvspan(*band, color=COLOURS["instance"], alpha=0.25, linewidth=0)
+        for number, (channel, colour) in enumerate(CHANNELS.items()):
+            places = np.arange(len(pictures)) + 0.25 * (number - 1)
+            axes.plot(values[:, number], places, marker=f"${channel}$", linestyle="", color=colour, markersize=8)
+        axes.set(ylim=(len(pictures) - 0.5, -0.5), yticks=range(len(pictures)), yticklabels=[])
+    names = [name.replace("\n", " ") for name in pictures]
+    left.set_yticks(range(len(pictures)), names, fontsize=8, parse_math=False)
+    left.set(xlim=(-1, 1), xlabel="mean of a channel (-1: black, 1: white)")
+    right.set(xlim=(0, 1), xlabel="contrast: standard deviation")
+    left.set_title("shaded: all that a norm at the output allows", fontsize=9)
+    return figure
+
+
+def floor_view(picture, closest, curve, brightness, floor, largest_mean):
+    """A picture and the closest that a norm allows, (3, H, W) each, and where it lies on `curve`: (means, floors)."""
+    figure = Figure(figsize=(9.6, 3.2))
+    pictures = {"the picture": picture, "the closest that a norm\nat the output allows": closest}
+    _above(figure, pictures, 0.005, 0.08, 0.53, 0.76)
+    right, line = figure.add_axes([0.61, 0.16, 0.37, 0.73]), np.linspace(-1, 1, 201)
+    right.plot(*curve, color=COLOURS["instance"], linewidth=2, label="floor")
+    label = f"|mean| - {largest_mean}, without a learned scale"
+    right.plot(line, (abs(line) - largest_mean).clip(0), color="black", linestyle=":", linewidth=1, label=label)
+    right.plot([brightness], [floor], "o", color="black", markersize=8)
+    offset, side = (-10, "right") if brightness > 0 else (10, "left")
+    style = dict(textcoords="offset points", ha=side, fontsize=10, weight="bold")
+    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(offset, 6), **style)
+    right.set(xlim=(-1, 1), xlabel="mean of the picture (-1: black, 1: white)", ylabel=PIXELS)
+    right.set(ylim=(0, 0.85), title="No network can do better than this")
+    right.legend(fontsize=8, loc="upper center")
+    return figure
+
+
+def training_moment(pictures, curves, floor, step):
+    """What both arms made of a picture, {name: (3, H, W)}, over `curves`, {output_norm: (steps, cycle losses)}."""
+    figure = Figure(figsize=(9, 5))
+    _above(figure, pictures)
+    axes = figure.add_axes([0.08, 0.1, 0.9, 0.33])
+    for norm, (steps, losses) in curves.items():
+        axes.plot(steps, losses, color=COLOURS[norm], linewidth=2, label=NORM_NAMES[norm])
+        axes.plot([step], np.interp([step], steps, losses), "o", color=COLOURS[norm], markersize=8)
+    axes.axvline(step, color="#777777", linewidth=1)
+    draw_floors(axes, {"A": floor})
+    over_steps(axes, None, "cycle loss of A")
+    axes.set_xlabel(f"training step (now: {step})")
     return figure

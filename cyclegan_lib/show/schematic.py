@@ -7,12 +7,11 @@ from matplotlib.patches import FancyBboxPatch
 
 from cyclegan_lib.show.plots import COLOURS, to_pixels
 
-TITLES = {
-    "one direction": "One direction: G_AB translates, D_B tells real from fake",
-    "both": "Four networks and two cycles (each generator is drawn twice)",
-    "losses": "Four networks, two cycles, and where each loss is measured",
+STATES = {
+    "one direction": (3.8, "One direction: G_AB translates, D_B tells real from fake"),
+    "both": (5.05, "Four networks and two cycles (each generator is drawn twice)"),
+    "losses": (7.9, "Four networks, two cycles, and where each loss is measured"),
 }
-SHEET = ("real_A", "fake_B", "real_B", "rec_A", "fake_A", "rec_B")  # "one direction" shows the first three
 WIDTH, COLUMNS = 7.9, (0.85, 2.4, 3.95, 5.5, 7.05)  # inches, as all lengths here
 DARK = "#333333"
 ARROW = dict(arrowstyle="-|>, head_width=0.35, head_length=0.6", linewidth=2, color=DARK)
@@ -21,18 +20,10 @@ ARROW = dict(arrowstyle="-|>, head_width=0.35, head_length=0.6", linewidth=2, co
 def schematic(state, pictures=None):
     """CycleGAN as boxes and arrows → `Figure`. What is in domain A is blue, what is in B vermilion.
 
-    Args:
-        state: "one direction" (G_AB and D_B), "both" (four networks, two cycles) or "losses" (the same, and where each
-            loss is measured). A `ValueError` names these three if it is none of them.
-        pictures: {name: (C, H, W) in [-1, 1]}, one of each row of `CycleGAN.sheet`, to show in the boxes; a
-            `ValueError` names those that are missing. "idt_A" and "idt_B", which a sheet lacks, may be among them.
+    `state` is "one direction" (G_AB and D_B), "both" (four networks, two cycles) or "losses" (the same, and where each
+    loss is measured). `pictures`, {"real_A": (C, H, W) in [-1, 1], …, "idt_B"}, are shown in the boxes of these names.
     """
-    if state not in TITLES:
-        raise ValueError(f"state must be one of {', '.join(map(repr, TITLES))}, not {state!r}")
-    wanted = SHEET[:3] if state == "one direction" else SHEET
-    if pictures and (missing := [name for name in wanted if name not in pictures]):
-        raise ValueError(f"pictures must have {', '.join(wanted)}; missing: {', '.join(missing)}")
-    drawing = Drawing({"one direction": 3.8, "both": 5.05, "losses": 7.9}[state], TITLES[state], pictures or {})
+    drawing = Drawing(*STATES[state], pictures or {})
     if state == "one direction":
         *_, fake_B = drawing.chain(("real_A", "G_AB", "fake_B"), COLUMNS[:3], 2.45)
         real_B = drawing.box("real_B", COLUMNS[2], 0.95, below=True)

@@ -21,8 +21,6 @@ from cyclegan_lib.show.widgets import Picture, labelled, slider
 from cyclegan_lib.study.floor import output_norm_floor
 from cyclegan_lib.trainer import Hook
 
-SHEET_PICTURES = 8  # test pictures of each side on a sample sheet, always the same
-
 
 def training_floors(data, count=100):
     """{"A", "B"}: `output_norm_floor` of the first samples, crops and flips, of an `UnpairedDataset`."""
@@ -34,33 +32,29 @@ class Drawer(Hook):
     """Observer: draws a training. What sample sheets and live curves have in common."""
 
     def start(self, trainer):
-        self.pictures = [trainer.data.test(domain, SHEET_PICTURES) for domain in "AB"]
+        self.pictures = [trainer.data.test(domain, 8) for domain in "AB"]  # always the same, as in `Trainer.sheet`
         has_norm = trainer.config.output_norm == "instance"
         self.floors = training_floors(trainer.data) if has_norm else None  # without the norm it has none
 
     def draw(self, trainer, sheet_title, curves_title):
         """(sample sheet, loss curves) as PNGs. None, with a warning, if one fails: that must not end a training."""
-        folder = trainer.config.models_folder
-        figures = {
+        folder, pngs = trainer.config.models_folder, {}
+        for name, figure in {
             "sample sheet": lambda: plots.picture_rows(trainer.model.sheet(*self.pictures), sheet_title),
             "loss curves": lambda: plots.loss_curves(read_curves(folder, trainer.step), self.floors, curves_title),
-        }
-        pngs = dict.fromkeys(figures)
-        for name, figure in figures.items():
+        }.items():
             try:
                 pngs[name] = plots.to_png(figure())
             except Exception as error:
+                pngs[name] = None
                 reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 print(f"warning: cannot draw the {name} ({reason})", file=sys.stderr)
         return tuple(pngs.values())
 
 
 class SampleSheets(Drawer):
-    """Observer: writes generated_images/<run_name>/epoch_<NNN>.png and curves.png, every `sample_interval` epochs
-    and at the end; where a training was stopped, step_<S>.png.
-
-    It stands behind the hooks that resume a training and that write its history; only the first of several
-    processes has it. A picture that cannot be written is a warning.
+    """Observer, behind `Resume` and `Log`: writes generated_images/<run_name>/epoch_<NNN>.png and curves.png, every
+    `sample_interval` epochs and at the end; where a training was stopped, step_<S>.png.
     """
 
     def __init__(self, config):
@@ -75,7 +69,6 @@ class SampleSheets(Drawer):
             kind, _, number = path.stem.partition("_")
             if kind == "step" or (kind == "epoch" and number.isdigit() and int(number) > epochs):
                 path.unlink()
-        self.folder.mkdir(parents=True, exist_ok=True)
         if trainer.step and trainer.step % trainer.steps_per_epoch == 0:  # it was killed before it drew this one
             self.after_epoch(trainer)
 
@@ -100,10 +93,7 @@ class SampleSheets(Drawer):
 
 
 class LiveTraining(Drawer):
-    """Observer: loss curves, as a `Log` before it writes them, and samples, drawn again while it trains.
-
-    `box` is the widget to show. Two drawings are `every` seconds apart; the training waits while one is made.
-    """
+    """Observer, behind a `Log`: draws loss curves and samples `every` so many seconds. `box` is the widget to show."""
 
     def __init__(self, every=15):
         self.every, self.drawn_at = every, -math.inf
@@ -112,12 +102,9 @@ class LiveTraining(Drawer):
 
     def after_step(self, trainer):
         if trainer.step % FLUSH_STEPS == 0 and time.monotonic() - self.drawn_at >= self.every:
-            self.redraw(trainer)
+            self.end(trainer)
 
     def end(self, trainer):
-        self.redraw(trainer)
-
-    def redraw(self, trainer):
         title = f"{plots.NORM_NAMES[trainer.config.output_norm]}: step {trainer.step} of {trainer.total_steps}"
         for png, picture in zip(self.draw(trainer, title, title), (self.samples, self.curves), strict=True):
             picture.widget.value = png or picture.widget.value
@@ -149,10 +136,9 @@ class TrainingControls:
         self.dataset.value = choose
 
     def config(self, steps=None):
-        """A `TrainConfig`: the demo's, with what the controls say.
+        """A `TrainConfig`: the demo's, with what the controls say; minutes become steps, unless `steps` are given.
 
-        A stopped run of the same settings continues; others of its name are replaced. Minutes become steps by
-        timing ten of them, unless the number of `steps` is given.
+        A stopped run of the same settings continues; others of its name are replaced.
         """
         name, norm, side = self.dataset.value, self.output_norm.value, self.pixels.value
         config = demo_config(

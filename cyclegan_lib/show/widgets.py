@@ -1,7 +1,7 @@
-"""Controls → a pure drawing function. No mathematics and no training here.
+"""Controls → a pure drawing function, for what ipywidgets 7.7 (Colab) and 8 share.
 
-Written for what ipywidgets 7.7 (Colab) and 8 share. Pictures are drawn into an `Image` widget:
-an `Output` widget, and `interact`, which uses one, can hang a notebook that runs without a person.
+Pictures are drawn into an `Image` widget: an `Output` widget, and `interact`, which uses one, can hang a notebook that
+runs without a person.
 """
 
 import functools
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import ipywidgets as ipw
 import torch
+from matplotlib.figure import Figure
 
 from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.errors import UserError
@@ -20,14 +21,15 @@ from cyclegan_lib.pictures.crops import write_crops
 from cyclegan_lib.pictures.translate import translate_image
 from cyclegan_lib.pictures.weights import OFFICIAL_NAMES, load_generator
 from cyclegan_lib.runs.log import FLUSH_STEPS
-from cyclegan_lib.show import figures, plots
+from cyclegan_lib.show import plots
+from cyclegan_lib.study.diagnose import probed
 from cyclegan_lib.study.floor import LARGEST_MEAN, closest_reachable, output_norm_floor
 from cyclegan_lib.trainer import Hook
 from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, arranged_scene, render
 
 
 def labelled(description, width=520):
-    """What every control has: a description, with room for it, and a width in pixels."""
+    """The options that every control has; its width is in pixels."""
     return dict(description=description, style={"description_width": "150px"}, layout={"width": f"{width}px"})
 
 
@@ -36,38 +38,24 @@ def slider(description, value, least, most, step, width=520):
     return ipw.FloatSlider(value, **limits, **labelled(description, width))
 
 
-def chooser(description, things):
-    """A slider over the places in a list."""
-    return ipw.IntSlider(0, 0, len(things) - 1, continuous_update=False, **labelled(description))
-
-
-def stops(description, options):
-    """A slider over some values, at the last of them."""
-    last = len(options) - 1
-    return ipw.SelectionSlider(options=options, index=last, continuous_update=False, **labelled(description))
-
-
-def toggles(description, options):
-    return ipw.ToggleButtons(options=options, **labelled(description))
-
-
-def on_two_lines(name):
-    """ "no norm at the output", as a caption of a narrow picture."""
-    return name.replace(" at", "\nat")
+def stops(description, options, index=0):
+    """A slider over some values, at the one with this index."""
+    index = range(len(options))[index]
+    return ipw.SelectionSlider(options=options, index=index, continuous_update=False, **labelled(description))
 
 
 @torch.inference_mode()
 def translated(generators, picture):
-    """{name on two lines: what its generator makes of the picture}."""
-    return {on_two_lines(name): G(picture[None])[0] for name, G in generators.items()}
+    """{name, on two lines: what its generator makes of the picture}."""
+    return {name.replace(" at", "\nat"): G(picture[None])[0] for name, G in generators.items()}
 
 
 def button(description, action, message, failure):
-    """A button: what `action()` returns is shown in `message`, HTML; or `failure` and the error."""
+    """A button: what `action()` returns is shown in `message`, an `HTML`; or `failure` and the error."""
 
     def click(made):
         try:
-            message.value = action()
+            message.value = html.escape(action())
         except (UserError, OSError) as error:
             message.value = f"<b>{failure}</b> {html.escape(str(error))}"
 
@@ -81,7 +69,9 @@ class Picture:
 
     def __init__(self, width):
         self.widget = ipw.Image(format="png", layout={"width": f"{width}px"})
-        self.draw(plots.note("drawn here in a moment …"))
+        placeholder = Figure(figsize=(9, 0.4))
+        placeholder.text(0.01, 0.5, "drawn here in a moment …", va="center", color="#555555")
+        self.draw(placeholder)
 
     def draw(self, figure):
         self.widget.value = plots.to_png(figure)
@@ -90,21 +80,19 @@ class Picture:
 class Explorer:
     """Controls above a picture, which is drawn again when one of them is moved. `box` is the widget to show.
 
-    A subclass has a method `draw`, values of the controls, by their names, → figure. The controls are attributes,
-    so that code can move them: `explorer.brightness.value = 0.3`.
+    A subclass has a method `draw(values of the controls)` → figure. Code moves them, too: `explorer.fill.value = 0.3`.
     """
 
     def __init__(self, width, **controls):
         vars(self).update(controls)
-        self.names, self.controls, self.picture = list(controls), tuple(controls.values()), Picture(width)
-        for control in self.controls:
+        self.controls, self.picture = controls, Picture(width)
+        for control in controls.values():
             control.observe(lambda change: self.redraw(), "value")
         self.redraw()
-        self.box = ipw.VBox([*self.controls, self.picture.widget])
+        self.box = ipw.VBox([*controls.values(), self.picture.widget])
 
     def figure(self):
-        """The figure for what the controls say."""
-        return self.draw(**{name: getattr(self, name).value for name in self.names})
+        return self.draw(**{name: control.value for name, control in self.controls.items()})
 
     def redraw(self):
         self.picture.draw(self.figure())
@@ -115,46 +103,44 @@ class TranslationExplorer(Explorer):
 
     def __init__(self, models, real):
         self.models, self.real = models, real
-        direction = toggles("direction", [("A → B", "AtoB"), ("B → A", "BtoA")])
-        super().__init__(620, direction=direction, number=chooser("test picture", min(real.values(), key=len)))
+        direction = ipw.ToggleButtons(options=[("A → B", "AtoB"), ("B → A", "BtoA")], **labelled("direction"))
+        super().__init__(620, direction=direction, number=stops("test picture", range(min(map(len, real.values())))))
 
     def draw(self, direction, number):
         first, second = direction[0], direction[-1]
         real = self.real[first][number][None]
-        rows = {name: torch.cat([real, *model.translate(real, direction)]) for name, model in self.models.items()}
-        rows = {on_two_lines(name): pictures for name, pictures in rows.items()}
+        ways = {name.replace(" at", "\nat"): model.translate(real, direction) for name, model in self.models.items()}
+        rows = {name: torch.cat([real, *way]) for name, way in ways.items()}
         columns = [f"real {first}", f"fake {second}", f"back to {first}"]
         return plots.picture_rows(rows, columns=columns, picture_inches=1.6)
 
 
 class SceneExplorer(Explorer):
-    """Draw a scene; generators, {name: G_AB}, translate it at once, beside the answer: the same scene with wine."""
+    """Draw a scene; generators, {name: G_AB}, translate it at once, beside the answer."""
 
     def __init__(self, generators):
         self.generators = generators
         brightness, tint = slider("wall: brightness", 0.8, 0, 1, 0.05), slider("wall: blue … orange", 0, -1, 1, 0.1)
-        fill, glass = slider("fill level", 0.65, 0.3, 0.9, 0.05), toggles("glass", GLASSES)
-        liquid = toggles("liquid", LIQUIDS)
+        fill = slider("fill level", 0.65, 0.3, 0.9, 0.05)
+        glass = ipw.ToggleButtons(options=GLASSES, **labelled("glass"))
+        liquid = ipw.ToggleButtons(options=LIQUIDS, **labelled("liquid"))
         super().__init__(860, brightness=brightness, tint=tint, fill=fill, glass=glass, liquid=liquid)
 
     def draw(self, brightness, tint, fill, glass, liquid):
         scenes = (arranged_scene(brightness, tint, glass, fill, poured) for poured in (liquid, "wine"))
         scene, answer = (render(arranged, 64)[0] for arranged in scenes)
         pictures = {f"the scene, with {liquid}": scene, **translated(self.generators, scene)}
-        return figures.means_and_contrasts(pictures | {"the answer: wine": answer}, LARGEST_MEAN)
+        return plots.means_and_contrasts(pictures | {"the answer: wine": answer}, LARGEST_MEAN)
 
 
 class FloorExplorer(Explorer):
-    """Make a picture of some, (N, 3, H, W) in [-1, 1], brighter or flatter; see the closest that a norm allows.
-
-    `scale` is the norm's learned scale, 1 for a norm that has none.
-    """
+    """Make a picture of some, (N, 3, H, W) in [-1, 1], brighter or flatter; see the closest that a norm allows."""
 
     def __init__(self, pictures):
         self.pictures = pictures
         self.curve = functools.lru_cache(maxsize=64)(self._curve)
         brightness, contrast = slider("brightness", 0, -1, 1, 0.05), slider("contrast", 1, 0, 2, 0.1)
-        picture, scale = chooser("picture", pictures), slider("learned scale", 1, 1, 20, 1)
+        picture, scale = stops("picture", range(len(pictures))), slider("learned scale", 1, 1, 20, 1)
         super().__init__(920, number=picture, brightness=brightness, contrast=contrast, scale=scale)
 
     def changed(self, number, brightness, contrast):
@@ -172,39 +158,35 @@ class FloorExplorer(Explorer):
         picture = self.changed(number, brightness, contrast)
         here = picture.mean().item(), output_norm_floor(picture, scale=scale)
         curve = self.curve(number, contrast, scale)
-        return figures.floor_view(picture[0], closest_reachable(picture, scale)[0], curve, *here, LARGEST_MEAN)
+        return plots.floor_view(picture[0], closest_reachable(picture, scale)[0], curve, *here, LARGEST_MEAN)
 
 
 class TrainingScrubber(Explorer):
-    """Go through a training: translations of a test picture, (N, 3, H, W) in [-1, 1], over the loss curves.
+    """Go through a training: translations of a test picture of `real`, (N, 3, H, W) in [-1, 1], over the loss curves.
 
-    `generators` are {output_norm: {step: G_AB}}, the same steps for each, `answers` the counterfactuals;
-    `curves` and `floor` are as for `figures.training_moment`.
+    `generators` are {output_norm: {step: G_AB}}, the same steps for each; `curves`, `floor`: see `training_moment`.
     """
 
     def __init__(self, generators, real, answers, curves, floor):
         self.generators, self.real, self.answers, self.curves, self.floor = generators, real, answers, curves, floor
-        step = stops("training step", sorted(next(iter(generators.values()))))
-        super().__init__(860, step=step, number=chooser("test picture", real))
+        step = stops("training step", sorted(next(iter(generators.values()))), -1)
+        super().__init__(860, step=step, number=stops("test picture", range(len(real))))
 
     def draw(self, step, number):
         water, answer = self.real[number], self.answers[number]
         now = {plots.NORM_NAMES[norm]: by_step[step] for norm, by_step in self.generators.items()}
         pictures = {"water": water, **translated(now, water), "the answer": answer}
-        return figures.training_moment(pictures, self.curves, self.floor, step)
+        return plots.training_moment(pictures, self.curves, self.floor, step)
 
 
 class ConfoundingExplorer(Explorer):
-    """Test pictures, (N, 3, H, W) in [-1, 1], translated by networks whose training pictures were confounded.
-
-    `generators` are {what followed the liquid: {how often, 0.5 to 1: G_AB}}, `answers` the counterfactuals.
-    """
+    """Test pictures, (N, 3, H, W) in [-1, 1], translated by {what followed the liquid: {how often, 0.5 to 1: G_AB}}."""
 
     def __init__(self, generators, real, answers):
         self.generators, self.real, self.answers = generators, real, answers
         shares = [(f"in {share:.0%}", share) for share in sorted(next(iter(generators.values())))]
-        what = toggles("followed the liquid", list(generators))
-        super().__init__(860, what=what, confounding=stops("of the pictures", shares))
+        what = ipw.ToggleButtons(options=list(generators), **labelled("followed the liquid"))
+        super().__init__(860, what=what, confounding=stops("of the pictures", shares, -1))
 
     def draw(self, what, confounding):
         with torch.inference_mode():
@@ -215,15 +197,14 @@ class ConfoundingExplorer(Explorer):
 
 
 class SheetExplorer(Explorer):
-    """Go through the sample sheets in a run's `generated_images/<run_name>`, of its epochs and, if it was stopped, of
-    its last step. `UserError` if there are none."""
+    """Go through the sample sheets in a run's `generated_images/<run_name>`. `UserError` if there are none."""
 
     def __init__(self, folder):
         self.sheets = {int(path.stem.split("_")[1]): path for path in sorted(Path(folder).glob("epoch_*.png"))}
         self.sheets |= {path.stem.replace("_", " "): path for path in Path(folder).glob("step_*.png")}
         if not self.sheets:
             raise UserError(f"{folder}: no sample sheets there; train with --sample_interval 1")
-        super().__init__(860, epoch=stops("after epoch", list(self.sheets)))
+        super().__init__(860, epoch=stops("after epoch", list(self.sheets), -1))
 
     def draw(self, epoch):
         return plots.picture_file(self.sheets[epoch])
@@ -237,7 +218,7 @@ class WeightsExplorer(Explorer):
         self.weights = ipw.Dropdown(options=[*map(str, files), *OFFICIAL_NAMES], **labelled("weights"))
         self.message = ipw.HTML("choose weights and load them")
         self.button = button("load", self._load, self.message, "Not loaded.")
-        super().__init__(820, number=chooser("picture", pictures))
+        super().__init__(820, number=stops("picture", range(len(pictures))))
         self.box = ipw.VBox([ipw.HBox([self.weights, self.button]), self.message, self.box])
 
     def _load(self):
@@ -245,7 +226,7 @@ class WeightsExplorer(Explorer):
         self.message.value = html.escape(f"loading {name} …")
         self.G, self.loaded = load_generator(name).to(resolve_device("auto")), Path(name).name
         self.redraw()
-        return html.escape(f"loaded {name}")
+        return f"loaded {name}"
 
     def draw(self, number):
         image = self.pictures[number]
@@ -256,14 +237,12 @@ class WeightsExplorer(Explorer):
 
 
 class OwnPictures:
-    """Two pictures (cut into crops), or two folders or zips of them (taken whole), uploaded or named by path
-    → a data set, chosen in the controls."""
+    """Two pictures, to cut into crops, or two folders or zips of pictures → a data set, chosen in `controls`."""
 
     def __init__(self, controls):
         self.controls = controls
         self.uploads = {d: ipw.FileUpload(accept="image/*,.zip", description=f"upload {d}") for d in "AB"}
-        hint = "photo.jpg, a folder or a zip"
-        self.paths = {d: ipw.Text(placeholder=hint, **labelled(f"or a path, {d}")) for d in "AB"}
+        self.paths = {d: ipw.Text(placeholder="a picture, folder or zip", **labelled(f"or a path, {d}")) for d in "AB"}
         self.name, self.message = ipw.Text("mine", **labelled("name of the data set")), ipw.HTML()
         self.button = button("make a data set", self._make, self.message, "Not done.")
         rows = [ipw.HBox([self.uploads[d], self.paths[d]]) for d in "AB"]
@@ -294,29 +273,27 @@ class OwnPictures:
 class FaultGame(Hook):
     """Trainings with a hidden fault: look at curves, pictures and a probe, and name it. `box` is the widget to show.
 
-    Args:
-        play: (case number, hook) → (name of the fault, history, samples, probe), of a `Trainer` that has the hook.
-        healthy: (history, samples) of a healthy run, to show beside.
-        names: of the faults to choose from.
+    `play` is a function, (case number, hook for its `Trainer`) → (name of the fault, history, samples, probe);
+    `healthy` is (history, samples) of a healthy run, and `names` are those of the faults to choose from.
     """
 
     def __init__(self, play, healthy, names):
-        self.play, self.healthy, self.evidence = play, healthy, None
+        self.play, self.healthy = play, healthy
         self.case = ipw.BoundedIntText(1, min=1, max=999, **labelled("case number", 420))
         self.train = ipw.Button(description="train it", button_style="primary")
-        self.probe = ipw.Button(description="probe")
-        self.answer = ipw.Dropdown(options=["", *names], value="", **labelled("the fault is", 420))
+        self.probe = ipw.Button(description="probe", disabled=True)
+        self.answer = ipw.Dropdown(options=["", *names], value="", disabled=True, **labelled("the fault is", 420))
         self.message, self.picture = ipw.HTML("choose a case and train it"), Picture(936)
         self.train.on_click(lambda button: self._train())
-        self.probe.on_click(lambda button: self._say(self._probed()))
+        self.probe.on_click(lambda button: self._probe())
         self.answer.observe(lambda change: self._judge(change.new), "value")
         top = ipw.HBox([self.case, self.train, self.probe])
         self.box = ipw.VBox([top, self.answer, self.message, self.picture.widget])
 
     @property
     def verdict(self):
-        """What is said now, without its markup."""
-        return html.unescape(self.message.value)
+        """What is said now."""
+        return self.message.value
 
     def figure(self):
         """The case beside a healthy run."""
@@ -324,32 +301,19 @@ class FaultGame(Hook):
 
     def after_step(self, trainer):
         if trainer.step % FLUSH_STEPS == 0:
-            self._say(f"step {trainer.step} of {trainer.total_steps}")
-
-    def _say(self, text):
-        self.message.value = html.escape(text)
+            self.message.value = f"step {trainer.step} of {trainer.total_steps}"
 
     def _train(self):
-        self.answer.value, self.evidence = "", None
+        self.answer.value = ""
         self.fault, *self.evidence = self.play(self.case.value, self)
-        self._say("trained: look at it, probe it, and name the fault")
+        self.probe.disabled = self.answer.disabled = False
+        self.message.value = "trained: look at it, probe it, and name the fault"
         self.picture.draw(self.figure())
 
-    def _probed(self):
-        if self.evidence is None:
-            return "train a case first"
-        probe = self.evidence[2]
-        reached, mixed, unmoved = (", ".join(probe[name]) for name in ("reached", "mixed", "unmoved"))
-        return (
-            f"the discriminator step leaves gradients in: {reached or 'no generator'}; "
-            f"the other pictures of a batch change the scores of: {mixed or 'no network'}; "
-            f"a step does not change: {unmoved or 'no network, all change'}; in the next epoch "
-            f"{probe['same_crops']:.0%} of the pictures come with the same crop, "
-            f"{probe['same_pairs']:.0%} with the same partner"
-        )
+    def _probe(self):
+        found = [finding.evidence for finding in probed(self.evidence[2])]
+        self.message.value = f"the probe: {'; '.join(found) or 'nothing unusual'}"
 
     def _judge(self, answer):
-        if answer and self.evidence is None:
-            self._say("train a case first")
-        elif answer:
-            self._say(f"right! It is: {answer}" if answer == self.fault else f"not {answer}: look again")
+        if answer:
+            self.message.value = f"right! It is: {answer}" if answer == self.fault else f"not {answer}: look again"

@@ -41,19 +41,13 @@ class Finding:
     fault: str
     evidence: str
 
-    @property
-    def repair(self):
-        return REPAIRS[self.fault]
-
 
 def diagnose(history, samples=None, probe=None, gan_mode="lsgan", total_steps=None):
     """Which of the known faults a training shows: a list of `Finding`, the most certain first; [] if it looks healthy.
 
-    Args:
-        history: rows of `history.jsonl`. Fewer than `MINIMUM_STEPS` show only what is wrong from the first step on.
-        samples: test pictures there and back, (N, channels, H, W) each, as `Trainer.sheet` gives them.
-        probe: the result of `probe`.
-        total_steps: the length of the whole run; without it "decay never came" is not looked for.
+    `history` are rows of `history.jsonl`; fewer than `MINIMUM_STEPS` show only what is wrong from the first step on.
+    `samples` are as `Trainer.sheet` gives them, `probe` is what `probe` returns, and `total_steps` is the length of the
+    whole run, without which "decay never came" is not looked for.
     """
     findings = {}
     for finding in _all_findings(history, samples, probe, gan_mode, total_steps):
@@ -94,15 +88,14 @@ def report(findings, steps=None):
     if not findings:
         return "diagnosis: it looks healthy; none of the known faults shows"
     first, *others = findings
-    lines = [f"diagnosis: {first.fault}? {first.evidence}.", f"  What to do: {first.repair}"]
+    lines = [f"diagnosis: {first.fault}? {first.evidence}.", f"  What to do: {REPAIRS[first.fault]}"]
     lines += [f"  Also, perhaps because of it: {finding.fault}? {finding.evidence}." for finding in others]
     return "\n".join(lines)
 
 
 def recent(rows, name):
     """The mean of a loss over the last third of the history."""
-    values = [row[name] for row in rows if row[name] is not None]
-    return float(np.mean(values[-max(1, len(values) // 3) :])) if values else None
+    return float(np.mean([row[name] for row in rows[-max(1, len(rows) // 3) :]]))
 
 
 def norm_at_the_output(samples, rows):
@@ -186,18 +179,17 @@ def probed(probe):
 def probe(model, dataset, batch_size=4):
     """Look at one step, of copies of a `CycleGAN`, and at 24 pictures of two epochs of an `UnpairedDataset`.
 
-    Returns:
-        {"reached": generators in which the discriminators' step leaves gradients, "mixed": networks whose output
-        for a picture depends on the others in its batch, "unmoved": networks that a step does not change (all by
-        name), "same_crops": share of pictures that are the same in both epochs, "same_pairs": of A with the same B}
+    Returns {"reached": generators in which the discriminators' step leaves gradients, "mixed": networks whose output
+    for a picture depends on the others in its batch, "unmoved": networks that a step does not change (all by name),
+    "same_crops": share of pictures that are the same in both epochs, "same_pairs": of A with the same B}.
     """
     batch = [torch.stack(side).to(model.device) for side in zip(*(dataset[n] for n in range(batch_size)), strict=True)]
-    seen = {"reached": [], "mixed": [], "unmoved": []}
+    reached, mixed, unmoved = [], [], []
     for name, network in copy.deepcopy(model).networks.items():
         with torch.no_grad():
             in_batch, alone = network(batch[0])[:1], network(batch[0][:1])
         if not torch.allclose(in_batch, alone, atol=1e-3):
-            seen["mixed"].append(name)
+            mixed.append(name)
     tried = copy.deepcopy(model)
     tried.set_lr(1e-3)  # at the end of a training it may be too small to be seen
     _, fake_A, fake_B = tried.generator_step(*batch)
@@ -205,13 +197,13 @@ def probe(model, dataset, batch_size=4):
         network.zero_grad()
     tried.discriminator_step(*batch, fake_A, fake_B)
     for name, network in tried.networks.items():
-        if name.startswith("G") and any(p.grad is not None for p in network.parameters()):
-            seen["reached"].append(name)
+        if name.startswith("G") and any(weight.grad is not None for weight in network.parameters()):
+            reached.append(name)
         if all(map(torch.equal, network.parameters(), model.networks[name].parameters())):
-            seen["unmoved"].append(name)
+            unmoved.append(name)
     length, path = len(dataset), dataset.path
     again = {path("A", n): n for n in range(length, 2 * length)}
     pairs = [(n, again[path("A", n)]) for n in range(min(24, length))]  # where a picture of A is in the two epochs
     same_crops = sum(torch.equal(dataset[n][0], dataset[m][0]) for n, m in pairs) / len(pairs)
     same_pairs = sum(path("B", n) == path("B", m) for n, m in pairs) / len(pairs)
-    return {**seen, "same_crops": same_crops, "same_pairs": same_pairs}
+    return dict(reached=reached, mixed=mixed, unmoved=unmoved, same_crops=same_crops, same_pairs=same_pairs)

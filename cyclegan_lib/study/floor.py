@@ -1,6 +1,5 @@
 """The floor: the lowest error that a generator with an InstanceNorm before its tanh can reach (notebook 05)."""
 
-import functools
 import math
 
 import torch
@@ -11,6 +10,10 @@ from cyclegan_lib.errors import UserError
 LARGEST_MEAN = 0.1921  # that tanh(z) can have if z has mean 0 and variance 1 (notebook 05)
 LEVELS = torch.arange(256, dtype=torch.float64) / 127.5 - 1  # the values of 8 bits, from -1 to 1
 UNUSED = torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)  # the column of variance that no plan uses
+KINKS = torch.atanh(LEVELS[1:-1])  # where |tanh(z) − xₖ| has its kink
+NODES = torch.cat([KINKS, torch.linspace(-6, 6, 601, dtype=torch.float64)]).unique()  # the grid of z
+# Each level's kink as an index into (left of all nodes, intervals between them, right of all).
+KINK_AT = torch.cat([torch.tensor([0]), torch.searchsorted(NODES, KINKS) + 1, torch.tensor([len(NODES) + 1])])
 
 
 def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
@@ -22,14 +25,12 @@ def output_norm_floor(pictures, reduction="mean", scale=1.0, shift=0.0):
         max over α, β ≥ 0 of   Σₖ hₖ · min_z [ |tanh(z) − xₖ| + α z + β z² ]  −  β
 
     Any α and β > 0 give a lower bound, and `inner_minimum` bounds the inner minimum from below: the result is
-    never above the true floor. `closest_reachable` bounds it from above. With a learned scale and shift
+    never above the true floor. `closest_reachable` bounds it from above. With a learned `scale` and `shift`
     (`instance_affine`), mean(z) = shift and the variance of z is at most scale²: the floor falls to zero as the
     scale grows. BatchNorm has none: in eval mode, its scale and shift do not depend on the picture.
 
-    Args:
-        pictures: (N, C, H, W) in [-1, 1], rounded here to 8 bits; the mean distance of that lowers the bound.
-        reduction: "mean" for one float over all pictures and channels, "none" for (N, C).
-        scale, shift: of the affine part of the norm; a ValueError if the scale is not above 0.
+    `pictures` are (N, C, H, W) in [-1, 1], rounded here to 8 bits; the mean distance of that lowers the bound. Returns
+    a float, or with the `reduction` "none" (N, C). Raises a ValueError if the scale is not above 0.
     """
     if not 0 < scale < math.inf:
         raise ValueError(f"scale must be a number above 0, not {scale}")
@@ -68,9 +69,9 @@ def _cheapest_mixture(histogram, scale, shift):
     wanted = torch.tensor([1.0, 0, 0]).double().expand(m, 3)  # the shares sum to 1 and meet both constraints
 
     def column(plan):  # (M, 256) → its cost, and (share, excess of the mean, variance left over)
-        weighted = functools.partial(torch.einsum, "mk,mk->m", histogram)
-        cost, mean = weighted((plan.tanh() - LEVELS).abs()), weighted(plan)
-        return cost, torch.stack([torch.ones_like(mean), mean - shift, budget - weighted(plan**2)], 1)
+        each = (plan.tanh() - LEVELS).abs(), plan, plan**2
+        cost, mean, square = (torch.einsum("mk,mk->m", histogram, values) for values in each)
+        return cost, torch.stack([torch.ones_like(mean), mean - shift, budget - square], 1)
 
     # Two plans to begin with, z = shift and z = shift + 1; the third column takes the variance left over.
     plans = torch.full((m, 3, 256), float(shift), dtype=torch.float64)
@@ -116,47 +117,40 @@ def _deal(x, level, plans, shares, scale, shift):
     return best
 
 
-@functools.cache
-def _z_grid():
-    """Nodes z for the inner minimum, each kink atanh(xₖ) among them, and the kinks' indices from 1 (0: left of all)."""
-    kinks = torch.atanh(LEVELS[1:-1])
-    z = torch.cat([kinks, torch.linspace(-6, 6, 601, dtype=torch.float64)]).unique()
-    return z, torch.cat([torch.tensor([0]), torch.searchsorted(z, kinks) + 1, torch.tensor([len(z) + 1])])
-
-
 def inner_minimum(alpha, beta):
     """A lower bound of min_z [ |tanh(z) − xₖ| + α z + β z² ] for all 256 levels: (M, T) → (M, T, 256).
 
     Left of the kink the function is x + [−tanh(z) + α z + β z²], right of it −x + [tanh(z) + α z + β z²]. The brackets
     do not depend on x: a level needs the minimum of the first over intervals to its left, of the second to its right.
     """
-    z, kink = _z_grid()
     alpha, beta = alpha[..., None], beta[..., None]
-    vertex, width, tanh = -alpha / (2 * beta), z.diff(), z.tanh()
+    vertex, width, tanh = -alpha / (2 * beta), NODES.diff(), NODES.tanh()
     # Between two nodes a function is at least the lower of both less width²/8 · max|second derivative|.
     curvature = (2 * (1 - torch.minimum(tanh[1:].abs(), tanh[:-1].abs()) ** 2)).clamp(max=0.77)
     slack = width**2 / 8 * (curvature + 2 * beta)
     # The parabola left of all nodes, at each of them, and right of all; at both ends tanh is bounded by ±1.
-    below, parabola, above = (alpha * at + beta * at**2 for at in (vertex.clamp(max=z[0]), z, vertex.clamp(min=z[-1])))
+    places = vertex.clamp(max=NODES[0]), NODES, vertex.clamp(min=NODES[-1])
+    below, parabola, above = (alpha * z + beta * z**2 for z in places)
     left, right, infinity = parabola - tanh, parabola + tanh, torch.full_like(vertex, torch.inf)
     left = torch.minimum(left[..., 1:], left[..., :-1]) - slack
     right = torch.minimum(right[..., 1:], right[..., :-1]) - slack
     left = torch.cat([infinity, below - tanh[0], left, above - 1], -1).cummin(-1).values
     right = torch.cat([below - 1, right, above + tanh[-1], infinity], -1).flip(-1).cummin(-1).values.flip(-1)
-    return torch.minimum(LEVELS + left[..., kink], right[..., kink] - LEVELS)
+    return torch.minimum(LEVELS + left[..., KINK_AT], right[..., KINK_AT] - LEVELS)
 
 
 def _best_z(alpha, beta):
     """The z of that minimum for all 256 levels, (M, T) → (M, T, 256), to the grid's precision."""
-    z, kink = _z_grid()
-    vertex = (-alpha / (2 * beta))[..., None]
-    z = torch.cat([vertex.clamp(max=z[0]), z.expand(*vertex.shape[:-1], -1), vertex.clamp(min=z[-1])], -1)
-    parabola = alpha[..., None] * z + beta[..., None] * z**2
+    alpha, beta = alpha[..., None], beta[..., None]
+    vertex = -alpha / (2 * beta)
+    nodes = NODES.expand(*vertex.shape[:-1], -1)
+    z = torch.cat([vertex.clamp(max=NODES[0]), nodes, vertex.clamp(min=NODES[-1])], -1)
+    parabola = alpha * z + beta * z**2
     left, left_at = (parabola - z.tanh()).cummin(-1)
     right, right_at = (parabola + z.tanh()).flip(-1).cummin(-1)
     right, right_at = right.flip(-1), z.shape[-1] - 1 - right_at.flip(-1)
-    is_left = LEVELS + left[..., kink] < right[..., kink] - LEVELS
-    return z.gather(-1, torch.where(is_left, left_at[..., kink], right_at[..., kink]))
+    is_left = LEVELS + left[..., KINK_AT] < right[..., KINK_AT] - LEVELS
+    return z.gather(-1, torch.where(is_left, left_at[..., KINK_AT], right_at[..., KINK_AT]))
 
 
 def command(args):

@@ -44,13 +44,11 @@ def write_dataset(
     """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json; A is water, B is wine.
 
     The same arguments give the same bytes, picture i whatever their number, in a folder that appears once complete.
-    Raises `UserError` for an impossible probability, or if `root` exists (`overwrite`: and is no drawn data set).
+    Raises `UserError` for an impossible probability, or if `root` exists (`overwrite`: and was not drawn).
     """
     root = Path(root)
-    if root.exists() and not overwrite:
-        raise UserError(f"{root} exists already; --overwrite draws it anew")
-    if root.exists() and not (root / "scenes.json").is_file():
-        raise UserError(f"{root} was not drawn, so it is not overwritten; choose another --dataset_name")
+    if root.exists() and not (overwrite and (root / "scenes.json").is_file()):
+        raise UserError(f"{root} exists already; choose another --dataset_name, or --overwrite if it was drawn")
     sample_scene(np.random.default_rng(0), "water", confounding, glass_confounding)  # raises for a wrong probability
     record = dict(seed=seed, size=size, confounding=confounding, glass_confounding=glass_confounding, scenes={})
     with new_folder(root, overwrite) as new:

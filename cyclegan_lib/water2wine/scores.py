@@ -90,21 +90,15 @@ def score_table(scores):
 
 
 class Scores(Hook):
-    """Observer: scores a finished training on water2wine once, and writes `scores.json`. `.scores` are these, or {}.
-
-    It stands behind the hook that resumes.
-    """
+    """Observer: scores a finished training on water2wine once, and writes `scores.json`. `.scores` are these, or {}."""
 
     def __init__(self, config):
         self.path, self.scores = config.images_folder / "scores.json", {}
 
-    def start(self, trainer):
-        self.was_finished = not trainer.stopped
-
     def end(self, trainer):
         if trainer.stopped or not (trainer.data.root / "scenes.json").is_file():
             return
-        if self.was_finished and self.path.is_file():
+        if trainer.losses is None and self.path.is_file():  # it was finished before this start
             self.scores = json.loads(self.path.read_text())
             return
         test = Water2WineTest(trainer.data.root, trainer.config.size, trainer.config.channels)
