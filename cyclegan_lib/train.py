@@ -3,7 +3,6 @@
 Builds the hooks around the trainer: log, bar, checkpoints, samples, scores, Ctrl-C.
 """
 
-import os
 import sys
 
 from cyclegan_lib import cli
@@ -32,17 +31,13 @@ FIRST_LOOK = 3000  # pictures of each side: a training that sees fewer shows lit
 
 
 def train(config, hooks=(), show_bar=True):
-    """Train as `config` says. Returns the `Trainer`, finished or stopped.
+    """Train as `config` says, with `hooks` after the usual ones. Returns the `Trainer`, finished or stopped.
 
-    `accelerate.notebook_launcher(train, (config,), num_processes=2)` trains on two GPUs. It would send
-    what each process returns, networks and all, to the notebook: of several, none returns anything.
+    `accelerate.notebook_launcher(train, (config,), num_processes=2)` trains on two GPUs. It would send what each
+    process returns, networks and all, to the notebook: of several, none returns anything.
 
-    Args:
-        hooks: called after the usual ones.
-
-    Raises:
-        UserError: a line for each thing that is wrong with the options, the data or the folders; if another
-            process trains this run, a loss is no longer finite, or the disk is full: what was saved before stays.
+    Raises `UserError`, a line for each thing that is wrong with the options, the data or the folders; if another
+    process trains this run, a loss is no longer finite, or the disk is full: what was saved before stays.
     """
     trainer, processes = make_trainer(config, hooks, show_bar)
     with processes.quietly():
@@ -57,29 +52,21 @@ def make_trainer(config, hooks=(), show_bar=True):
     processes = Processes(resolve_device(config.device))
     with processes.quietly():
         check_together(config, processes.count)
-        usual = usual_hooks(config, Resume(config, processes), show_bar)
+        resume, log = Resume(config, processes), Log(config, writes=processes.is_main)
+        checkpoints = Checkpoints(config, log, resume)
+        usual = [StopOnSignal(processes), resume, log, checkpoints, SaveOnError(checkpoints)]
+        if processes.is_main:
+            usual += [TensorBoard(config, log)] if config.tensorboard else []
+            usual += [Bar(log)] if show_bar else []
+            usual += [SampleSheets(config), Scores(config), *hooks]
         with processes.rank_0_first():
             prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         data = UnpairedDataset.from_config(config, read_picture)
-        trainer = Trainer(config, data=data, processes=processes if processes.count > 1 else None)
+        trainer = Trainer(config, usual, data=data, processes=processes if processes.count > 1 else None)
         speed_up(trainer.model)
         if config.num_workers is None:
             trainer.num_workers = workers_for(data, trainer.device)
-        trainer.hooks = [*usual, *hooks] if processes.is_main else usual
     return trainer, processes
-
-
-def usual_hooks(config, resume, show_bar):
-    """What stands around every training, in the order in which it is called."""
-    is_main = resume.processes.is_main
-    log = Log(config, writes=is_main)
-    checkpoints = Checkpoints(config, log, resume)
-    hooks = [StopOnSignal(resume.processes), resume, log, checkpoints, SaveOnError(checkpoints)]
-    if is_main:
-        hooks += [TensorBoard(config, log)] if config.tensorboard else []
-        hooks += [Bar(log)] if show_bar else []
-        hooks += [SampleSheets(config), Scores(config)]
-    return hooks
 
 
 def check_together(config, count):
@@ -111,9 +98,6 @@ def announce(trainer, count):
     if trainer.total_steps * config.batch_size < FIRST_LOOK:
         steps = FIRST_LOOK // config.batch_size
         print(f"that is short: a first look takes about {steps:,} steps, see --num_epochs and --max_steps")
-    if count == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        instead = "torchrun --nproc_per_node 2 -m cyclegan_lib.train with the same options"
-        print(f"warning: accelerate launch started one process; for more use {instead}", file=sys.stderr)
     if config.output_norm == "instance":
         floors = training_floors(trainer.data)
         print(

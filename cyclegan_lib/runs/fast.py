@@ -35,8 +35,8 @@ class ReflectionPad(nn.ReflectionPad2d):
 def speed_up(model):
     """Swap the layers of a `CycleGAN`, in place. Returns it.
 
-    The keys of the state dicts stay, and the outputs to 1e-5 in float32 and to 1e-12 in float64. In
-    16 bits on CPUs the networks also turn their input to channels last, which their layers keep.
+    The keys of the state dicts stay, and the outputs to 1e-5 in float32 and to 1e-12 in float64. In 16 bits on CPUs
+    the networks also turn their input to channels last, which their layers keep.
     """
     channels_last = model.device.type == "cpu" and model.precision != "fp32"
     for network in model.networks.values():
@@ -47,20 +47,15 @@ def speed_up(model):
                 elif type(layer) is nn.ReflectionPad2d:
                     setattr(parent, name, ReflectionPad(layer.padding))
         if channels_last:
-            network.register_forward_pre_hook(_to_channels_last)
+            network.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last))
     return model
-
-
-def _to_channels_last(network, inputs):
-    return tuple(pictures.contiguous(memory_format=torch.channels_last) for pictures in inputs)
 
 
 def workers_for(dataset, device):
     """How many processes should load pictures so that a training does not wait for them.
 
-    None where pictures lie in memory, nor beside a CPU's steps, which are long and need its cores;
-    nor outside of Linux, where each process would first import torch, from a notebook in vain.
+    0 where pictures lie in memory, and beside a CPU's steps, which are long and need its cores; and outside of Linux,
+    where each process would first import torch, from a notebook in vain.
     """
-    if dataset.pictures is not None or device.type != "cuda" or sys.platform != "linux":
-        return 0
-    return min(8, os.cpu_count())
+    waits = dataset.pictures is None and device.type == "cuda" and sys.platform == "linux"
+    return min(8, os.cpu_count()) if waits else 0

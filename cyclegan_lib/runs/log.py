@@ -1,6 +1,5 @@
 """The losses of a training: `history.jsonl`, the progress bar, TensorBoard."""
 
-import functools
 import itertools
 import json
 import math
@@ -22,9 +21,8 @@ FLUSH_STEPS = 25  # losses stay on the device for so long before they are read a
 class Log(Hook):
     """Observer: writes `history.jsonl`, a line a step, and ends a training whose loss is not finite.
 
-    Losses wait on the device as tensors: reading each one at once would make the device wait. Of several
-    processes one `writes`. `fresh` are the rows that were written after this step, mostly none. A `UserError` names
-    the step, the loss and its pictures, if a loss is not finite.
+    Losses wait on the device as tensors: reading each one at once would make the device wait. Of several processes one
+    `writes`. `fresh` are the rows that were written after this step, mostly none.
     """
 
     def __init__(self, config, writes=True):
@@ -36,10 +34,8 @@ class Log(Hook):
         if not self.writes:
             return
         rows = read_history(self.path, trainer.step)
-        if [row["step"] for row in rows] != list(range(1, trainer.step + 1)):
-            print(f"warning: {self.path} lacks some of the {trainer.step} steps that were done", file=sys.stderr)
         write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        trainer.cleanup.callback(self._write)
+        trainer.cleanup.callback(self.flush)
 
     def after_step(self, trainer):
         self.waiting.append(({"step": trainer.step, "epoch": trainer.epoch, "lr": trainer.lr}, trainer.losses))
@@ -53,36 +49,30 @@ class Log(Hook):
         self.flush()
 
     def flush(self):
-        """Write the rows that wait. Raises the `UserError` at the first that is not finite."""
-        diverged = self._write()
-        if diverged:
-            step, loss = diverged["step"], next(name for name in LOSSES if not is_finite(diverged[name]))
-            numbers, data = self.trainer.batch_numbers[step - 1], self.trainer.data
+        """Write the rows that wait. A `UserError` names the first step, loss and pictures that are not finite."""
+        rows = []
+        for row, losses in self.waiting:
+            rows.append(row | {name: None if losses[name] is None else losses[name].item() for name in LOSSES})
+        finite = [all(math.isfinite(row[name] or 0) for name in LOSSES) for row in rows]
+        skips = self.trainer.model.precision == "fp16"  # its scaler skips a step that overflows, and goes on
+        goes_on = all(finite) or (skips and any(finite))
+        count = len(rows) if goes_on else finite.index(False)
+        self.waiting, self.fresh = [], self.fresh + rows[:count]
+        if self.writes and count:
+            with write_errors(self.path), open(self.path, "a") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows[:count])
+        if not goes_on:
+            row, data = rows[count], self.trainer.data
+            loss = next(name for name in LOSSES if not math.isfinite(row[name] or 0))
+            numbers = self.trainer.batch_numbers[row["step"] - 1]
             files = ", ".join(f"train{domain}/{data.path(domain, n).name}" for domain in "AB" for n in numbers)
-            raise UserError(f"step {step}: {loss} is {diverged[loss]}, on {files}; {way_back(self.trainer)}")
+            raise UserError(f"step {row['step']}: {loss} is {row[loss]}, on {files}; {way_back(self.trainer)}")
 
     def sync(self):
         """Have the system write the file to the disk."""
         if self.writes:
             with write_errors(self.path):
                 sync(self.path)
-
-    def _write(self):
-        """Write the rows that wait, up to the first that is not finite, which is returned."""
-        rows = []
-        for row, losses in self.waiting:
-            rows.append(row | {name: None if losses[name] is None else losses[name].item() for name in LOSSES})
-        self.waiting, diverged = [], None
-        finite = [all(is_finite(row[name]) for name in LOSSES) for row in rows]
-        skips = self.trainer.model.precision == "fp16"  # its scaler skips a step that overflows, and goes on
-        if not all(finite) and not (skips and any(finite)):
-            diverged = rows[finite.index(False)]
-            rows = rows[: finite.index(False)]
-        if self.writes and rows:
-            with write_errors(self.path), open(self.path, "a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-        self.fresh = self.fresh + rows
-        return diverged
 
 
 def way_back(trainer):
@@ -121,11 +111,10 @@ class TensorBoard(Hook):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError("--tensorboard needs a package: pip install tensorboard") from None
-        self.open = functools.partial(SummaryWriter, str(config.models_folder / "tensorboard"))
-        self.log = log
+        self.writer, self.folder, self.log = SummaryWriter, str(config.models_folder / "tensorboard"), log
 
     def start(self, trainer):
-        self.board = self.open(purge_step=trainer.step + 1)
+        self.board = self.writer(self.folder, purge_step=trainer.step + 1)
         trainer.cleanup.callback(self.board.close)
 
     def after_step(self, trainer):
@@ -135,10 +124,6 @@ class TensorBoard(Hook):
 
     def end(self, trainer):
         self.after_step(trainer)
-
-
-def is_finite(loss):
-    return loss is None or math.isfinite(loss)
 
 
 def read_history(path, last=math.inf):

@@ -1,12 +1,11 @@
 """Several processes that train one model, each on its share of every batch.
 
     torchrun --nproc_per_node 2 -m cyclegan_lib.train …
-    accelerate launch --multi_gpu --num_processes 2 -m cyclegan_lib.train …
     accelerate.notebook_launcher(train, (config,), num_processes=2)
 
-Every process holds all networks. Gradients are summed over the processes before each update, so all
-make the same one. `DistributedDataParallel` does that for one forward a backward; here a generator
-goes forward two or three times, and discriminators are frozen in between: one sum is shorter, and exact.
+Every process holds all networks. Gradients are summed over the processes before each update, so all make the same one.
+`DistributedDataParallel` does that for one forward a backward; here a generator goes forward two or three times, and
+discriminators are frozen in between: one sum is shorter, and exact.
 """
 
 import contextlib
@@ -87,8 +86,7 @@ class Processes:
     def sum_gradients(self, parameters, weight):
         """Put Σ weight · gradient over the processes into every parameter's gradient.
 
-        The losses are means over a process's pictures: with its part of the batch as `weight`, this is
-        the gradient of the mean over the whole batch, also where the parts differ.
+        Losses are means over a process's pictures; `weight`, its part of the batch, makes it the whole batch's mean.
         """
         gradients = [parameter.grad for parameter in parameters]
         summed = torch.cat([gradient.flatten() for gradient in gradients]) * weight
