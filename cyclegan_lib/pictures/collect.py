@@ -52,8 +52,6 @@ def _pictures_of(source, unpacked, value_range):
         raise UserError(f"{source}: no such folder or zip")
     folder = source if source.is_dir() else unpacked
     if not source.is_dir():
-        if source.suffix.lower() != ".zip":
-            raise UserError(f"{source}: neither a folder nor a zip; for two single pictures: cyclegan crops A B")
         unpack(source, folder, source)
     paths = find_pictures(folder)
     map_pictures(functools.partial(read_picture, value_range=value_range), paths, f"reading {source}")

@@ -133,7 +133,3 @@ def fit_network(path, tensors, network):
     network.load_state_dict(tensors)
     if not all(value.isfinite().all() for value in network.state_dict().values()):
         raise UserError(f"{path}: has weights that are not finite; take an earlier checkpoint")
-
-
-def is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -93,10 +93,7 @@ def prune(run_folder, keep, finished):
 
 
 def lock(run_folder):
-    """The held lock of a run's folder, or a `UserError` if another process trains there.
-
-    The system releases it when its process ends.
-    """
+    """The held lock of a run's folder; the system releases it with this process. A `UserError` if another has it."""
     run_folder.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(run_folder.with_name(f".{run_folder.name}.lock"))
     try:

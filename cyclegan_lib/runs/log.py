@@ -10,7 +10,6 @@ from tqdm.auto import tqdm
 
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import sync, write_atomic, write_errors
-from cyclegan_lib.runs.checkpoint import is_count
 from cyclegan_lib.runs.folder import saved_epochs
 from cyclegan_lib.trainer import Hook
 
@@ -59,20 +58,16 @@ class Log(Hook):
         count = len(rows) if goes_on else finite.index(False)
         self.waiting, self.fresh = [], self.fresh + rows[:count]
         if self.writes and count:
-            with write_errors(self.path), open(self.path, "a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows[:count])
+            with write_errors(self.path):
+                with open(self.path, "a") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in rows[:count])
+                sync(self.path)
         if not goes_on:
             row, data = rows[count], self.trainer.data
             loss = next(name for name in LOSSES if not math.isfinite(row[name] or 0))
             numbers = self.trainer.batch_numbers[row["step"] - 1]
             files = ", ".join(f"train{domain}/{data.path(domain, n).name}" for domain in "AB" for n in numbers)
             raise UserError(f"step {row['step']}: {loss} is {row[loss]}, on {files}; {way_back(self.trainer)}")
-
-    def sync(self):
-        """Have the system write the file to the disk."""
-        if self.writes:
-            with write_errors(self.path):
-                sync(self.path)
 
 
 def way_back(trainer):
@@ -157,18 +152,15 @@ def _history_rows(path, last=math.inf):
     path = path / "history.jsonl" if path.is_dir() else path
     if not path.is_file():
         return
-    done = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n") or done >= last:
+            if not line.endswith(b"\n") or number > last:
                 return
             try:
                 row = json.loads(line)
-                done = row["step"]
-                if not is_count(done):
-                    raise ValueError
+                is_later = row["step"] > last
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise UserError(f"{path}: line {number} is damaged; delete it and what follows to continue") from None
-            if done > last:
+            if is_later:
                 return
             yield {sys.intern(name): value for name, value in row.items()}  # else each row has names of its own

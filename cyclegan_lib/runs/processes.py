@@ -27,21 +27,18 @@ class Processes:
     def __init__(self, device):
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)), 0
         if self.count > 1:
-            self._join(device)
+            from accelerate import PartialState  # only here: it holds a process to the first device asked for
+
+            if device not in ("cpu", "cuda"):
+                raise UserError(f"--device {device}: several processes train on cpu or cuda only")
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+            if device == "cuda" and here > torch.cuda.device_count():
+                raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each")
+            self._state = PartialState(cpu=device == "cpu")
+            self.rank = self._state.process_index
+            # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
+            self._by_cpu = distributed.new_group(backend="gloo")
         self.is_main = self.rank == 0
-
-    def _join(self, device):
-        from accelerate import PartialState  # only here: it holds a process to the first device asked for
-
-        if device not in ("cpu", "cuda"):
-            raise UserError(f"--device {device}: several processes train on cpu or cuda only")
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
-        if device == "cuda" and here > torch.cuda.device_count():
-            raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each")
-        self._state = PartialState(cpu=device == "cpu")
-        self.rank = self._state.process_index
-        # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
-        self._by_cpu = distributed.new_group(backend="gloo")
 
     def rank_0_first(self):
         """A context in which rank 0 runs first: it makes what the others find."""

@@ -38,7 +38,12 @@ class Resume(Hook):
         self.saved, self.newest = self._find(), self._newest_step()
 
     def start(self, trainer):
-        self.settings = settings_of(trainer, self.processes)
+        kept = {name: getattr(self.config, name) for name, rule in ON_RESUME.items() if rule in ("refuse", "warn")}
+        self.settings = {  # what a checkpoint says of how it was trained
+            **kept, "device": trainer.device.type, "precision": trainer.model.precision,
+            "pictures": [len(paths) for paths in trainer.data.paths.values()],
+            "processes": self.processes.count, "torch": torch.__version__,
+        }  # fmt: skip
         if self.processes.is_main:
             trainer.cleanup.callback(folder.lock(self.folder).release)
             if self._newest_step() > max(self.newest, trainer.step):  # saved after this was made
@@ -66,9 +71,6 @@ class Resume(Hook):
         config = self.config
         if config.start_from:
             path = self.folder / f"epoch_{config.start_from}.safetensors"
-            if not path.exists():
-                epochs = ", ".join(map(str, folder.saved_epochs(self.folder))) or "none"
-                raise UserError(f"--start_from {config.start_from}: not in {self.folder}, whose epochs are: {epochs}")
             return folder.Saved(path, read_facts(path))
         if config.resume == "auto":
             saved, damaged = folder.newest_whole(self.folder)
@@ -152,7 +154,6 @@ class Checkpoints(Hook):
             self.saved_step = trainer.step
             buffers = self.processes.gather(buffers_of(trainer.model))
             if self.processes.is_main:
-                self.log.sync()
                 self.path = self.config.models_folder / f"{name}.safetensors"
                 with suppress(UserError):  # there is none of this name, or it is damaged; one that is whole stays
                     self.path.rename(self.path.with_name(f"step_{read_facts(self.path)['step']}.safetensors"))
@@ -160,13 +161,3 @@ class Checkpoints(Hook):
                 write_checkpoint(self.path, trainer.model, facts, buffers)
         if self.processes.is_main:
             folder.prune(self.config.models_folder, self.config.keep_checkpoints, not trainer.stopped)
-
-
-def settings_of(trainer, processes):
-    """What a checkpoint says of how it was trained, {name: value}: what may not differ, or not without a warning."""
-    options = {name: getattr(trainer.config, name) for name, rule in ON_RESUME.items() if rule in ("refuse", "warn")}
-    pictures = [len(paths) for paths in trainer.data.paths.values()]
-    return {
-        **options, "device": trainer.device.type, "precision": trainer.model.precision, "pictures": pictures,
-        "processes": processes.count, "torch": torch.__version__,
-    }  # fmt: skip
