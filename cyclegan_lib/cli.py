@@ -15,12 +15,9 @@ from pathlib import Path
 from cyclegan_lib.config import DEVICES, PRECISIONS, TrainConfig
 from cyclegan_lib.errors import UserError, is_out_of_memory
 
-GONE = {
-    "--compile": "it gained 8 % at 64 pixels and nothing above; train without it",
-    "--no_init": "pass TrainConfig(no_init=True) to the Trainer in Python",
-    "--discriminator_instance": "pass TrainConfig(discriminator_instance=True) to the Trainer in Python",
-    "--lambda_adversarial": "pass TrainConfig(lambda_adversarial=…) to the Trainer in Python",
-}
+ONLY_IN_PYTHON = [o.name for o in dataclasses.fields(TrainConfig) if not o.metadata.get("command_line", True)]
+GONE = {f"--{name}": f"pass TrainConfig({name}=…) to the Trainer in Python" for name in ONLY_IN_PYTHON}
+GONE["--compile"] = "it gained 8 % at 64 pixels and nothing above; train without it"
 
 
 class Output:
@@ -112,15 +109,14 @@ SHARE = real(0, 1)
 
 
 def train_options():
-    """An option for each of `TrainConfig`'s that is one of the command line."""
+    """What `add_argument` takes for each option of `TrainConfig`."""
     options = {}
     for option in dataclasses.fields(TrainConfig):
         facts, kind = option.metadata, option.metadata.get("type", type(option.default))
-        if facts.get("command_line", True):
-            how = dict(type=path if kind is Path else kind, choices=facts.get("choices"))
-            how = dict(action="store_true") if kind is bool else how
-            options[f"--{option.name}"] = argument(default=option.default, help=facts["help"], **how)
-    return options
+        how = dict(type=path if kind is Path else kind, choices=facts.get("choices"))
+        how = dict(action="store_true") if kind is bool else how
+        options[f"--{option.name}"] = argument(default=option.default, help=facts["help"], **how)
+    return {name: how for name, how in options.items() if name not in GONE}
 
 
 # {command: (the module whose `command(args)` does it, what it does, its options)}

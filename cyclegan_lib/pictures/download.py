@@ -39,13 +39,14 @@ def fetch(url, path):
 
 
 def unpack(archive, target, url):
-    """Unpack a zip, which came from `url`, into the new folder `target`. Nothing in it leads out of that folder."""
+    """Unpack a zip, which came from `url`, into the new folder `target`, and return that. Nothing leads out of it."""
     try:
         with zipfile.ZipFile(archive) as contents:
             needed, free = sum(entry.file_size for entry in contents.infolist()), shutil.disk_usage(target.parent).free
             if needed > free:
                 raise UserError(f"{url}: {needed:,} bytes are in the archive, and {free:,} are free on the disk")
             contents.extractall(target)  # zipfile never writes more of an entry than it was said to hold
+            return target
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"{url}: not a zip, or a damaged, shortened or encrypted one ({error}); try again") from None
 

@@ -85,8 +85,7 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """Translations, judged. `real`, `fake`, `target` (test pictures of the target's domain) and `train` (its training
-    pictures) are (N, C, H, W) in [-1, 1].
+    """Translations, judged: `real` and `fake` beside `target` and `train`, test and training pictures of fake's domain.
 
     `.table` is {statistic: the distances of real, fake and train to target}; `.copied` as the function `copied` says.
     """

@@ -19,7 +19,6 @@ with contextlib.suppress(ImportError):  # it is optional
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_upright` refuses them by name
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # bytes of text, or of a colour profile
 ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")  # a phone's JPEG or HEIC may hold a preview or a depth map besides
-OF_A_SYSTEM = ("thumbs.db", "desktop.ini")
 CLEAR = 2**14  # 16-bit values that reach it are no 12 or 14 bits in a wider file
 
 
@@ -67,10 +66,9 @@ def _to_8_bits(path, image, value_range):
     """Grey of more than 8 bits → "L"; Pillow's own conversion would clip it at 255."""
     values = np.asarray(image).astype(np.float64)
     least, most = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (math.nan, math.nan)
-    if value_range is None and image.mode == "F" and least >= 0 and most <= 1:
-        value_range = (0, 1)
-    if value_range is None and image.mode != "F" and least >= 0 and CLEAR <= most <= 65535:
-        value_range = (0, 65535)
+    lowest, highest = (0, 1) if image.mode == "F" else (CLEAR, 65535)  # of the most, where black is surely 0
+    if value_range is None and least >= 0 and lowest <= most <= highest:
+        value_range = (0, highest)
     if value_range is None:
         how = "give --range BLACK WHITE to cyclegan collect or translate"
         raise UserError(f"{path}: holds values from {least:g} to {most:g}, and not what is black or white; {how}")

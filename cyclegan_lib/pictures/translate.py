@@ -13,7 +13,7 @@ from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.datasets import find_pictures, to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic
-from cyclegan_lib.pictures.reading import OF_A_SYSTEM, counted, open_upright, passed_over, read_picture
+from cyclegan_lib.pictures.reading import counted, open_upright, passed_over, read_picture
 from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
 from cyclegan_lib.pictures.weights import load_generators
 from torchvision.transforms.v2 import functional as TF
@@ -35,19 +35,17 @@ def image_to_pixels(G, image):
 
 @torch.inference_mode()
 def translate_pixels(G, pixels):
-    """(N, channels, H, W) uint8 of any size, padded to multiples of 4 from 8 on → the same, translated, on the CPU."""
-    device = next(G.parameters()).device
-    _, _, height, width = pixels.shape
+    """(1, channels, H, W) uint8 of any size, padded to multiples of 4 from 8 on → the same, translated, on the CPU."""
+    device, (height, width) = next(G.parameters()).device, pixels.shape[2:]
     high, wide = (max(8, -(-side // 4) * 4) for side in (height, width))
     padding = ((0, 0), (0, 0), (0, high - height), (0, wide - width))
     padded = torch.from_numpy(np.pad(pixels.numpy(), padding, mode="reflect"))  # to and fro, where torch refuses
     if high * wide <= WHOLE_PIXELS:
         return to_uint8(G(to_signed(padded.to(device))))[:, :, :height, :width]
-    fakes = torch.empty_like(padded)
-    for real, fake in zip(padded.split(1), fakes, strict=True):
-        for first, last, found in translate_strips(G, real, device):
-            fake[:, first:last] = to_uint8(found)[0]
-    return fakes[:, :, :height, :width]
+    fake = torch.empty_like(padded)
+    for first, last, found in translate_strips(G, padded, device):
+        fake[:, :, first:last] = to_uint8(found)
+    return fake[:, :, :height, :width]
 
 
 def to_uint8(pictures):
@@ -73,7 +71,7 @@ def plan(sources, output):
                 target = target.with_name(f"{target.name}.png")
             if jobs.setdefault(target, path) != path:
                 raise UserError(f"{jobs[target]} and {path} would both become {target}; translate one at a time")
-        others += passed_over(source) if source.is_dir() else []
+        others += passed_over(source)
     if not jobs:
         raise UserError(f"no pictures in {', '.join(map(str, sources))}; {counted(others)}")
     originals = {path.resolve() for path in jobs.values()}
@@ -128,7 +126,7 @@ def translate_files(G, jobs, G_back, side_by_side, memory, value_range=None):
 
 
 def command(args):
-    """Exit code 1 if a file was left out."""
+    """Exit code 1 if a picture was left out."""
     device = resolve_device(args.device)
     jobs, others = plan(args.pictures, args.output)
     if (existing := list(filter(os.path.exists, jobs))) and not args.overwrite:
@@ -143,4 +141,4 @@ def command(args):
     if others:
         print(counted(others))
     print(f"{len(jobs) - len(failed)} pictures in {args.output}")
-    return 1 if failed or any(path.name.lower() not in OF_A_SYSTEM for path in others) else 0
+    return 1 if failed else 0

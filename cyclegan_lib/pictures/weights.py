@@ -1,6 +1,5 @@
 """Weights in and out: generators of runs, official ones by name, and generators for use elsewhere."""
 
-import importlib.util
 import sys
 import warnings
 from pathlib import Path
@@ -116,9 +115,6 @@ def export(source, to, folder):
     `to`: "official", `.pth` files under the official code's names; or "onnx", for pictures (N, channels, H, W) in
     [-1, 1], H and W multiples of 4 from 8 to 8192, and compared with PyTorch.
     """
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if not importlib.util.find_spec(name)]
-    if to == "onnx" and missing:
-        raise UserError(f"--to onnx needs packages: pip install {' '.join(missing)}")
     path, ending = weights_file(source), "pth" if to == "official" else "onnx"
     networks = {name: load_network(path, name) for name in OFFICIAL_FILES if holds(path, name)}
     targets = {}
@@ -138,8 +134,11 @@ def export(source, to, folder):
 
 def write_onnx(G, path):
     """ONNX for any number of pictures of any size; refused if onnxruntime makes other pictures of it than PyTorch."""
-    import onnxruntime
-
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  (torch's exporter needs it)
+    except ImportError:
+        raise UserError("--to onnx needs packages: pip install onnx onnxruntime onnxscript") from None
     channels = G.model[1].in_channels
     count, high, wide = (torch.export.Dim(name, min=least, max=2048) for name, least in (("n", 1), ("h", 2), ("w", 2)))
     with warnings.catch_warnings(action="ignore"):
@@ -148,11 +147,10 @@ def write_onnx(G, path):
             dynamic_shapes={"x": {0: count, 2: 4 * high, 3: 4 * wide}}, input_names=["real"], output_names=["fake"],
         )  # fmt: skip
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    for number, (height, width) in enumerate([(64, 64), (128, 256), (100, 60)]):
-        real = torch.rand(1 + number, channels, height, width, generator=torch.Generator().manual_seed(number)) * 2 - 1
-        difference = (torch.from_numpy(session.run(None, {"real": real.numpy()})[0]) - G(real)).abs().max().item()
-        if not difference <= AGREEMENT:
-            raise UserError(f"--to onnx: differs from PyTorch by {difference:.1e} at {width}×{height} pixels")
+    real = torch.rand(3, channels, 100, 60, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    difference = (torch.from_numpy(session.run(None, {"real": real.numpy()})[0]) - G(real)).abs().max().item()
+    if not difference <= AGREEMENT:
+        raise UserError(f"--to onnx: differs from PyTorch by {difference:.1e}")
 
 
 def command(args):

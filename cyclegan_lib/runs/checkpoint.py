@@ -89,10 +89,7 @@ def read_checkpoint(path):
 
 
 def read_network(path, name="G_AB"):
-    """(tensors, facts) of one network of a checkpoint, checked; the others are not read.
-
-    Files without a hash are taken as well: of some networks, or of a single one, whose keys have no name.
-    """
+    """(tensors, facts) of one network of a checkpoint, checked; or of a file without hashes, of several or of one."""
     tensors, facts = read_tensors(path, prefix=f"{name}.")
     if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
         raise UserError(f"{path}: damaged, {name} is not what was saved")
@@ -102,8 +99,8 @@ def read_network(path, name="G_AB"):
 def load_checkpoint(path, model, rank=0):
     """Put `model` (a `CycleGAN` of the same architecture) where `write_checkpoint` left it. Returns the facts.
 
-    Each process of a training, by its `rank`, gets its own buffers; one that did not exist when the checkpoint was
-    saved begins with empty ones. Raises `UserError`, naming a file that is missing, damaged, or of other networks.
+    Each process, by its `rank`, gets its own buffers; empty ones if there was no such process then. Raises `UserError`,
+    naming a file that is missing, damaged, or of other networks.
     """
     states, facts = read_checkpoint(path)
     for name, network in model.networks.items():

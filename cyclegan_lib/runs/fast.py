@@ -8,20 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class InstanceNorm(nn.Module):
-    """`nn.InstanceNorm2d(channels)`, computed as whichever same function torch has the better kernel for.
+class InstanceNorm(nn.InstanceNorm2d):
+    """The same without learned numbers, computed as whichever same function torch has the better kernel for.
 
     A group norm with a group per channel; or, channels last on a CPU, a batch norm of one picture at a time.
     """
 
-    def __init__(self, channels):
-        super().__init__()
-        self.channels = channels
-
     def forward(self, x):
         if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
             return torch.cat([F.batch_norm(picture, None, None, training=True) for picture in x.split(1)])
-        return F.group_norm(x, self.channels)
+        return F.group_norm(x, self.num_features)
 
 
 class ReflectionPad(nn.ReflectionPad2d):
@@ -52,10 +48,8 @@ def speed_up(model):
 
 
 def workers_for(dataset, device):
-    """How many processes should load pictures so that a training does not wait for them.
-
-    0 where pictures lie in memory, and beside a CPU's steps, which are long and need its cores; and outside of Linux,
-    where each process would first import torch, from a notebook in vain.
-    """
+    """How many processes should load pictures so that a training does not wait for them."""
+    # None where pictures lie in memory, and beside a CPU's steps, which are long and need its cores; and outside of
+    # Linux, where each process would first import torch, from a notebook in vain.
     waits = dataset.pictures is None and device.type == "cuda" and sys.platform == "linux"
     return min(8, os.cpu_count()) if waits else 0

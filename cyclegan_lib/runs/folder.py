@@ -62,11 +62,9 @@ def saved_epochs(run_folder):
 
 
 def remove_later(run_folder, step):
-    """Remove the checkpoints of later steps than `step`, and damaged and half-written ones. Returns their names.
-
-    The newest goes first: if this is killed, what is left is the beginning of the run all the same.
-    """
+    """Remove the checkpoints of later steps than `step`, and damaged and half-written ones. Returns their names."""
     saved, damaged = checkpoints_of(run_folder)
+    # The newest goes first: if this is killed, what is left is the beginning of the run all the same.
     later = [*damaged, *(one.path for one in reversed(saved) if one.step > step)]
     for path in (*later, *Path(run_folder).glob(".*.partial")):
         path.unlink()

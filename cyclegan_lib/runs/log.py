@@ -10,10 +10,10 @@ from tqdm.auto import tqdm
 
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import sync, write_atomic, write_errors
-from cyclegan_lib.runs.folder import saved_epochs
 from cyclegan_lib.trainer import Hook
 
 LOSSES = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")  # of a row of `history.jsonl`
+DIVERGED = "--resume auto continues from the last checkpoint, if there is one; try a lower --lr or --precision fp32"
 FLUSH_STEPS = 25  # losses stay on the device for so long before they are read and written
 
 
@@ -67,14 +67,7 @@ class Log(Hook):
             loss = next(name for name in LOSSES if not math.isfinite(row[name] or 0))
             numbers = self.trainer.batch_numbers[row["step"] - 1]
             files = ", ".join(f"train{domain}/{data.path(domain, n).name}" for domain in "AB" for n in numbers)
-            raise UserError(f"step {row['step']}: {loss} is {row[loss]}, on {files}; {way_back(self.trainer)}")
-
-
-def way_back(trainer):
-    """What to do after a training has diverged."""
-    epochs = saved_epochs(trainer.config.models_folder)
-    there = f"--resume auto continues from epoch {epochs[-1]}" if epochs else "no epoch had been saved before"
-    return f"{there}; try a lower --lr (it was {trainer.config.lr:g}) or --precision fp32"
+            raise UserError(f"step {row['step']}: {loss} is {row[loss]}, on {files}; {DIVERGED}")
 
 
 class Bar(Hook):
@@ -117,15 +110,13 @@ class TensorBoard(Hook):
             for name in ("lr", *(name for name in LOSSES if row[name] is not None)):
                 self.board.add_scalar(name, row[name], row["step"])
 
-    def end(self, trainer):
-        self.after_step(trainer)
+    end = after_step
 
 
 def read_history(path, last=math.inf):
     """The rows of a `history.jsonl`, or of the one in a run's folder, up to step `last`: dicts, [] without a file.
 
-    A last line without its end, from a process that was killed while writing, is left out. A `UserError` names the
-    first line that is damaged, if it stands before step `last`.
+    A last line that was cut off is left out. A `UserError` names a damaged one, if it stands before step `last`.
     """
     return list(_history_rows(Path(path), last))
 

@@ -1,8 +1,5 @@
 """Several processes that train one model, each on its share of every batch.
 
-    torchrun --nproc_per_node 2 -m cyclegan_lib.train …
-    accelerate.notebook_launcher(train, (config,), num_processes=2)
-
 Every process holds all networks. Gradients are summed over the processes before each update, so all make the same one.
 `DistributedDataParallel` does that for one forward a backward; here a generator goes forward two or three times, and
 discriminators are frozen in between: one sum is shorter, and exact.
@@ -10,6 +7,7 @@ discriminators are frozen in between: one sum is shorter, and exact.
 
 import contextlib
 import os
+import sys
 
 import torch
 from torch import distributed
@@ -47,12 +45,10 @@ class Processes:
     @contextlib.contextmanager
     def quietly(self):
         """A context in which only the first process prints; errors are raised in all."""
-        with contextlib.ExitStack() as stack:
-            if not self.is_main:
-                nowhere = stack.enter_context(open(os.devnull, "w"))
-                stack.enter_context(contextlib.redirect_stdout(nowhere))
-                stack.enter_context(contextlib.redirect_stderr(nowhere))
-            yield
+        with open(os.devnull, "w") as nowhere:
+            out, err = (sys.stdout, sys.stderr) if self.is_main else (nowhere, nowhere)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                yield
 
     def agree(self, flag):
         """Whether the flag is True in any process: all go the same way, at the same step."""
@@ -67,7 +63,7 @@ class Processes:
         return numbers[self.rank :: self.count] or numbers[:1]
 
     def weight(self, numbers):
-        """This process's part of a batch."""
+        """This process's part of a batch: losses are means over its pictures, and so weighted they make up the mean."""
         return len(numbers[self.rank :: self.count]) / len(numbers)
 
     @contextlib.contextmanager
@@ -81,10 +77,7 @@ class Processes:
             model.before_update = None
 
     def sum_gradients(self, parameters, weight):
-        """Put Σ weight · gradient over the processes into every parameter's gradient.
-
-        Losses are means over a process's pictures; `weight`, its part of the batch, makes it the whole batch's mean.
-        """
+        """Put Σ weight · gradient over the processes into every parameter's gradient; `weight` as `self.weight`."""
         gradients = [parameter.grad for parameter in parameters]
         summed = torch.cat([gradient.flatten() for gradient in gradients]) * weight
         distributed.all_reduce(summed)

@@ -1,6 +1,7 @@
 """Stop a training at any moment and continue it: it ends bit-identical, on the same machine with the same settings."""
 
 import dataclasses
+import functools
 import json
 import os
 import sys
@@ -14,7 +15,8 @@ from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import sync, write_atomic
 from cyclegan_lib.runs import folder
 from cyclegan_lib.runs.checkpoint import buffers_of, load_checkpoint, read_facts, states_of, write_checkpoint
-from cyclegan_lib.runs.log import read_history, way_back
+from cyclegan_lib.runs.log import DIVERGED, read_history
+from cyclegan_lib.runs.stop import save_on_error
 from cyclegan_lib.trainer import Hook
 
 ON_RESUME = {field.name: field.metadata.get("on_resume", "warn") for field in dataclasses.fields(TrainConfig)}
@@ -35,7 +37,7 @@ class Resume(Hook):
             there = next(parent for parent in (wanted.absolute(), *wanted.absolute().parents) if parent.exists())
             if not there.is_dir() or not os.access(there, os.W_OK):
                 raise UserError(f"{there}: no folder that can be written to; choose another --output_root")
-        self.saved, self.newest = self._find(), self._newest_step()
+        self.saved, self.seen = self._find(), folder.checkpoints_of(self.folder)[0]
 
     def start(self, trainer):
         kept = {name: getattr(self.config, name) for name, rule in ON_RESUME.items() if rule in ("refuse", "warn")}
@@ -46,7 +48,8 @@ class Resume(Hook):
         }  # fmt: skip
         if self.processes.is_main:
             trainer.cleanup.callback(folder.lock(self.folder).release)
-            if self._newest_step() > max(self.newest, trainer.step):  # saved after this was made
+            new = [one.step for one in folder.checkpoints_of(self.folder)[0] if one not in self.seen]
+            if max(new, default=0) > trainer.step:
                 raise UserError(f"{self.folder}: another process has saved a later step meanwhile; begin again")
         if trainer.step == 0 and self.saved:
             self._continue(trainer)
@@ -62,9 +65,6 @@ class Resume(Hook):
         sync(self.folder.parent)
         record = json.dumps(dataclasses.asdict(self.config) | self.settings, indent=1, default=str)
         write_atomic(self.folder / "config.json", record + "\n")
-
-    def _newest_step(self):
-        return max((one.step for one in folder.checkpoints_of(self.folder)[0]), default=0)
 
     def _find(self):
         """The checkpoint to continue from, a `folder.Saved`; None to begin. Refuses to begin where another run is."""
@@ -85,10 +85,7 @@ class Resume(Hook):
         return None
 
     def _continue(self, trainer):
-        """Load the checkpoint if the settings are its own. Refuses what may not differ, and warns of what else does.
-
-        With --overwrite a run of other settings is replaced.
-        """
+        """Load the checkpoint. Refuses settings that may not differ, warns of others; --overwrite begins anew."""
         saved, config = self.saved, self.config
         changed = [name for name, value in self.settings.items() if saved.facts.get(name, value) != value]
         if changed and config.overwrite and not config.start_from:
@@ -114,8 +111,8 @@ class Resume(Hook):
 class Checkpoints(Hook):
     """Observer: saves the training as its options say, at its end, and when it is stopped; prunes old ones.
 
-    `path` is the newest checkpoint. Raises `UserError` if a weight is not finite, or the disk is full; what was saved
-    before stays.
+    `path` is the newest checkpoint. Raises `UserError` if a weight is not finite, the disk is full, or as
+    `save_on_error` says; what was saved before stays.
     """
 
     def __init__(self, config, log, resume):
@@ -123,19 +120,17 @@ class Checkpoints(Hook):
         self.path, self.saved_step = None, None
 
     def start(self, trainer):
+        trainer.cleanup.push(functools.partial(save_on_error, self, trainer))
         self.saved_at = time.monotonic()
         if self.resume.saved:
             self.path, self.saved_step = self.resume.saved.path, self.resume.saved.step
 
     def after_step(self, trainer):
-        config, is_time = self.config, False
         if not trainer.stopped:  # `end` saves it
             return
-        if config.checkpoint_minutes:
-            seconds = time.monotonic() - self.saved_at
-            is_time = self.processes.agree(seconds >= 60 * config.checkpoint_minutes)
-        ends_epoch = trainer.step % trainer.steps_per_epoch == 0
-        if ends_epoch and config.checkpoint_interval and trainer.epoch % config.checkpoint_interval == 0:
+        interval, minutes = self.config.checkpoint_interval, self.config.checkpoint_minutes
+        is_time = minutes and self.processes.agree(time.monotonic() - self.saved_at >= 60 * minutes)
+        if interval and trainer.step % (interval * trainer.steps_per_epoch) == 0:
             self.save(trainer, f"epoch_{trainer.epoch}")
         elif is_time:
             self.save(trainer, f"step_{trainer.step}")
@@ -148,7 +143,7 @@ class Checkpoints(Hook):
         self.log.flush()
         for part, state in states_of(trainer.model).items():  # Adam's numbers too: they would hold a weight for ever
             if not all(value.isfinite().all() for value in state.values()):
-                raise UserError(f"step {trainer.step}: {part} has numbers that are not finite; {way_back(trainer)}")
+                raise UserError(f"step {trainer.step}: {part} has numbers that are not finite; {DIVERGED}")
         self.saved_at = time.monotonic()
         if self.saved_step != trainer.step:
             self.saved_step = trainer.step

@@ -1,6 +1,5 @@
 """How a training ends before its last step: by Ctrl-C or a closed terminal, or by an error. It saves first."""
 
-import functools
 import signal
 import threading
 import traceback
@@ -41,38 +40,29 @@ class StopOnSignal(Hook):
             trainer.stop()
 
 
-class SaveOnError(Hook):
-    """Observer: an error that is no bug ends the training with a `UserError` in one line.
+def save_on_error(checkpoints, trainer, kind, error, trace):
+    """The exit of a training with `Checkpoints`: turns an error that is no bug into a `UserError` in one line.
 
     These are too little memory, a picture that cannot be read any more, and the death of a process that loads
-    pictures. After the last two the networks are whole, and `checkpoints`, which stands before it, saves them; but not
-    where several processes train, as the others may be elsewhere.
+    pictures. After the last two the networks are whole, and are saved, but not by one of several processes.
     """
-
-    def __init__(self, checkpoints):
-        self.checkpoints = checkpoints
-
-    def start(self, trainer):
-        trainer.cleanup.push(functools.partial(self._on_error, trainer))
-
-    def _on_error(self, trainer, kind, error, trace):
-        loading = any(frame.f_code is Trainer._batches.__code__ for frame, _ in traceback.walk_tb(trace))
-        if is_out_of_memory(error):
-            reason = "out of memory; lower --batch_size, --img_height and --img_width, or --base_channels"
-        elif loading and isinstance(error, UserError):  # from a loading process its traceback comes before it, as text
-            reason = str(error).rpartition("UserError: ")[2].strip()
-        elif loading and isinstance(error, Exception):
-            reason = "a process that loads pictures has ended, for want of memory perhaps; lower --num_workers"
-        else:
-            return
-        traceback.clear_frames(trace)  # they hold the loading processes, which would otherwise never end
-        if loading and trainer.step and self.checkpoints.processes.count == 1:
-            try:
-                self.checkpoints.save(trainer, f"step_{trainer.step}")
-                reason += f"; saved {self.checkpoints.path}, --resume auto continues"
-            except UserError as failure:
-                reason += f"; step {trainer.step} is not saved: {failure}"
-        raise UserError(reason) from None
+    loading = any(frame.f_code is Trainer._batches.__code__ for frame, _ in traceback.walk_tb(trace))
+    if is_out_of_memory(error):
+        reason = "out of memory; lower --batch_size, --img_height and --img_width, or --base_channels"
+    elif loading and isinstance(error, UserError):  # from a loading process its traceback comes before it, as text
+        reason = str(error).rpartition("UserError: ")[2].strip()
+    elif loading and isinstance(error, Exception):
+        reason = "a process that loads pictures has ended, for want of memory perhaps; lower --num_workers"
+    else:
+        return
+    traceback.clear_frames(trace)  # they hold the loading processes, which would otherwise never end
+    if loading and trainer.step and checkpoints.processes.count == 1:
+        try:
+            checkpoints.save(trainer, f"step_{trainer.step}")
+            reason += f"; saved {checkpoints.path}, --resume auto continues"
+        except UserError as failure:
+            reason += f"; step {trainer.step} is not saved: {failure}"
+    raise UserError(reason) from None
 
 
 def _ignore_signals(number):
