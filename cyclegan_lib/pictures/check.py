@@ -39,15 +39,13 @@ def check_dataset(root):
     """Read every picture of a data set to its end.
 
     Returns {"splits": {split: number of pictures}, "sizes": Counter of (width, height), "modes": Counter of Pillow's,
-    "warnings": [str]}. Raises `UserError`, a line for each missing or empty folder and each unreadable file.
+    "warnings": [str]}. Raises `UserError` for missing and empty folders, and a line for each unreadable file.
     """
     root = Path(root)
-    if missing := [str(root / split) for split in SPLITS if not (root / split).is_dir()]:
-        how = "make the data set with cyclegan collect or crops, or fetch one of the paper's with cyclegan download"
-        raise UserError(f"no folder {', '.join(missing)}; {how}")
     paths = {split: find_pictures(root / split) for split in SPLITS}
-    if empty := [f"{root / split}: no pictures in it, put some there" for split in SPLITS if not paths[split]]:
-        raise UserError("\n".join(empty))
+    if empty := [str(root / split) for split in SPLITS if not paths[split]]:
+        how = "make the data set with cyclegan collect or crops, or fetch one of the paper's with cyclegan download"
+        raise UserError(f"no pictures in {', '.join(empty)}; {how}")
     everything = sum(paths.values(), [])
     sizes, modes, hashes = zip(*map_pictures(_describe, everything, f"checking {root}"), strict=True)
     hash_of = dict(zip(everything, hashes, strict=True))

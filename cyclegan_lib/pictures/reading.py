@@ -54,7 +54,7 @@ def open_upright(path, value_range=None):
     except MemoryError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        raise UserError(f"{path}: cannot be read as a picture ({error})") from None
+        raise UserError(f"{path}: cannot be read ({error})") from None
     if frames > 1:
         raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
     if has_16_bits and np.max(upright.convert("RGB")) < CLEAR // 256:  # Pillow has read the upper 8 only
@@ -66,7 +66,7 @@ def _to_8_bits(path, image, value_range):
     """Grey of more than 8 bits → "L"; Pillow's own conversion would clip it at 255."""
     values = np.asarray(image).astype(np.float64)
     least, most = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (math.nan, math.nan)
-    lowest, highest = (0, 1) if image.mode == "F" else (CLEAR, 65535)  # of the most, where black is surely 0
+    lowest, highest = (0, 1) if image.mode == "F" else (CLEAR, 65535)  # between these `most` is clear: 0 is black
     if value_range is None and least >= 0 and lowest <= most <= highest:
         value_range = (0, highest)
     if value_range is None:

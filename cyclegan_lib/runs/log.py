@@ -30,17 +30,15 @@ class Log(Hook):
 
     def start(self, trainer):
         self.trainer = trainer
-        if not self.writes:
-            return
-        rows = read_history(self.path, trainer.step)
-        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        trainer.cleanup.callback(self.flush)
+        if self.writes:
+            rows = read_history(self.path, trainer.step)
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            trainer.cleanup.callback(self.flush)
 
     def after_step(self, trainer):
         self.waiting.append(({"step": trainer.step, "epoch": trainer.epoch, "lr": trainer.lr}, trainer.losses))
         self.fresh = []
-        ends_epoch = trainer.step % trainer.steps_per_epoch == 0
-        if trainer.step % FLUSH_STEPS == 0 or ends_epoch or not trainer.stopped:
+        if trainer.step % FLUSH_STEPS == 0 or trainer.step % trainer.steps_per_epoch == 0 or not trainer.stopped:
             self.flush()
 
     def end(self, trainer):

@@ -55,12 +55,10 @@ class Resume(Hook):
             self._continue(trainer)
         if not self.processes.is_main:
             return
-        if trainer.step:
-            removed = folder.remove_later(self.folder, trainer.step)
-            if removed:
-                print(f"removed {', '.join(removed)}: later than step {trainer.step}, or damaged", file=sys.stderr)
-        else:
+        if trainer.step == 0:
             folder.remove_run(self.folder)
+        elif removed := folder.remove_later(self.folder, trainer.step):
+            print(f"removed {', '.join(removed)}: later than step {trainer.step}, or damaged", file=sys.stderr)
         self.folder.mkdir(parents=True, exist_ok=True)
         sync(self.folder.parent)
         record = json.dumps(dataclasses.asdict(self.config) | self.settings, indent=1, default=str)
