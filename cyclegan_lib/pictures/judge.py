@@ -49,8 +49,9 @@ def gradients(pictures):
 
 def nearest(pictures, train):
     """For each picture the training picture most like it, or its mirror image: (indices, mean |difference|), (N,)."""
-    sides = pictures, pictures.flip(3), train
-    small, mirrored, small_train = (F.adaptive_avg_pool2d(side, THUMBNAIL).flatten(1) for side in sides)
+    small, mirrored, small_train = (
+        F.adaptive_avg_pool2d(some, THUMBNAIL).flatten(1) for some in (pictures, pictures.flip(3), train)
+    )
     distance = torch.minimum(*(torch.cdist(some, small_train, p=1) for some in (small, mirrored))).min(1)
     return distance.indices, distance.values / small.shape[1]
 
@@ -125,7 +126,7 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
         raise UserError(f"{source} does not say what it was trained on; give --dataset and --size")
     root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])
     size = size or (facts["img_height"], facts["img_width"])
-    splits, channels = (f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"), G.model[1].in_channels
-    real, target, train = (load_split(root, split, size, channels, limit, read_picture) for split in splits)
+    splits = f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"
+    real, target, train = (load_split(root, name, size, G.model[1].in_channels, limit, read_picture) for name in splits)
     fake = torch.cat([G(batch.to(device)).cpu() for batch in real.split(8)])
     return Judgement(real, fake, target, train, direction)

@@ -1,6 +1,5 @@
 """Pictures in, pictures out: one picture or a folder, of any size."""
 
-import os
 import struct
 from pathlib import Path
 
@@ -129,8 +128,8 @@ def command(args):
     """Exit code 1 if a picture was left out."""
     device = resolve_device(args.device)
     jobs, others = plan(args.pictures, args.output)
-    if (existing := list(filter(os.path.exists, jobs))) and not args.overwrite:
-        raise UserError(f"{existing[0]} exists already; choose another --output, or --overwrite")
+    if not args.overwrite and (existing := next(filter(Path.exists, jobs), None)):
+        raise UserError(f"{existing} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")

@@ -45,7 +45,7 @@ class Log(Hook):
         self.fresh = []
         self.flush()
 
-    def flush(self):
+    def flush(self, to_disk=False):
         """Write the rows that wait. A `UserError` names the first step, loss and pictures that are not finite."""
         rows = []
         for row, losses in self.waiting:
@@ -55,11 +55,12 @@ class Log(Hook):
         goes_on = all(finite) or (skips and any(finite))
         count = len(rows) if goes_on else finite.index(False)
         self.waiting, self.fresh = [], self.fresh + rows[:count]
-        if self.writes and count:
+        if self.writes:
             with write_errors(self.path):
                 with open(self.path, "a") as file:
                     file.writelines(json.dumps(row) + "\n" for row in rows[:count])
-                sync(self.path)
+                if to_disk:
+                    sync(self.path)
         if not goes_on:
             row, data = rows[count], self.trainer.data
             loss = next(name for name in LOSSES if not math.isfinite(row[name] or 0))
@@ -121,9 +122,7 @@ def read_history(path, last=math.inf):
 
 def read_curves(path, steps, most=4000):
     """At most so many rows for a history of so many steps, means of several each: enough for a figure."""
-    rows, group = _history_rows(Path(path)), math.ceil(steps / most)
-    if group <= 1:
-        return list(rows)
+    rows, group = _history_rows(Path(path)), max(1, math.ceil(steps / most))
     return [mean_row(piece) for piece in iter(lambda: list(itertools.islice(rows, group)), [])]
 
 

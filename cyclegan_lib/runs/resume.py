@@ -138,7 +138,7 @@ class Checkpoints(Hook):
 
     def save(self, trainer, name):
         """Write a checkpoint of this name, unless this very step is saved already."""
-        self.log.flush()
+        self.log.flush(to_disk=True)
         for part, state in states_of(trainer.model).items():  # Adam's numbers too: they would hold a weight for ever
             if not all(value.isfinite().all() for value in state.values()):
                 raise UserError(f"step {trainer.step}: {part} has numbers that are not finite; {DIVERGED}")
