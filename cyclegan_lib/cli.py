@@ -15,12 +15,9 @@ from pathlib import Path
 from cyclegan_lib.config import DEVICES, PRECISIONS, TrainConfig
 from cyclegan_lib.errors import UserError, is_out_of_memory
 
-GONE = {
-    "--compile": "it gained 8 % at 64 pixels and nothing above; train without it",
-    "--no_init": "pass TrainConfig(no_init=True) to the Trainer in Python",
-    "--discriminator_instance": "pass TrainConfig(discriminator_instance=True) to the Trainer in Python",
-    "--lambda_adversarial": "pass TrainConfig(lambda_adversarial=…) to the Trainer in Python",
-}
+ONLY_IN_PYTHON = [o.name for o in dataclasses.fields(TrainConfig) if not o.metadata.get("command_line", True)]
+GONE = {f"--{name}": f"pass TrainConfig({name}=…) to the Trainer in Python" for name in ONLY_IN_PYTHON}
+GONE["--compile"] = "it gained 8 % at 64 pixels and nothing above; train without it"
 
 
 class Output:
@@ -54,8 +51,7 @@ class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` that shows defaults in its help and leaves the usage out of errors."""
 
     def __init__(self, *args, **kwargs):
-        formatter = argparse.ArgumentDefaultsHelpFormatter
-        super().__init__(*args, formatter_class=formatter, allow_abbrev=False, **kwargs)
+        super().__init__(*args, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False, **kwargs)
 
     def error(self, message):
         self.exit(2, "".join(f"error: {line}\n" for line in message.splitlines()))
@@ -91,13 +87,6 @@ def within(kind, least, most, multiple_of=None):
     return convert
 
 
-class Gone(argparse.Action):
-    """An option that is no more: an error that says what to do instead."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        parser.error(f"{option_string} is gone: {GONE[option_string]}")
-
-
 def path(text):
     """A path, "~" being the home folder also where no shell expands it: after a "=", or in a notebook."""
     return Path(text).expanduser()
@@ -120,16 +109,14 @@ SHARE = real(0, 1)
 
 
 def train_options():
-    """An option for each of `TrainConfig`'s that is one of the command line; and those that are gone."""
+    """What `add_argument` takes for each option of `TrainConfig`."""
     options = {}
     for option in dataclasses.fields(TrainConfig):
-        if option.metadata.get("command_line", True):
-            facts = {key: option.metadata[key] for key in ("help", "choices", "type") if key in option.metadata}
-            kind = {"action": "store_true"} if option.default is False else {"type": type(option.default)}
-            facts = {key: path if value is Path else value for key, value in facts.items()}
-            options[f"--{option.name}"] = {"default": option.default, **kind, **facts}
-    hidden = dict(nargs="?", action=Gone, help=argparse.SUPPRESS, default=argparse.SUPPRESS)
-    return options | dict.fromkeys(GONE, hidden)
+        facts, kind = option.metadata, option.metadata.get("type", type(option.default))
+        how = dict(type=path if kind is Path else kind, choices=facts.get("choices"))
+        how = dict(action="store_true") if kind is bool else how
+        options[f"--{option.name}"] = argument(default=option.default, help=facts["help"], **how)
+    return {name: how for name, how in options.items() if name not in GONE}
 
 
 # {command: (the module whose `command(args)` does it, what it does, its options)}
@@ -142,7 +129,6 @@ COMMANDS = {
         "--side_by_side": argument(action="store_true", help="the original and its translation in one picture"),
         "--cycle": argument(action="store_true", help="the original, its translation, and that translated back"),
         "--overwrite": OVERWRITE, "--range": RANGE,
-        "--batch_size": argument(type=whole(1, 10**4), default=8, help="pictures of one size that go together"),
         "--memory": argument(type=real(1, 10**4), default=4.0, help="GB that a large picture may take"),
         "--device": DEVICE,
     }),
@@ -223,14 +209,16 @@ def parse(argv=None):
     """Command line → (the command's name, its arguments, its parser)."""
     parser = Parser(prog="cyclegan", description="CycleGAN to learn from. COMMAND --help lists a command's options.")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    parsers = {}
     for name, (_, what, options) in COMMANDS.items():
-        parsers[name] = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
+        added = commands.add_parser(name, help=what, description=f"{what[0].upper()}{what[1:]}.")
         for option, arguments in options.items():
-            parsers[name].add_argument(option, **arguments)
+            added.add_argument(option, **arguments)
+    argv = sys.argv[1:] if argv is None else argv
+    for option in GONE.keys() & set(argv):
+        parser.error(f"{option} is gone: {GONE[option]}")
     args = parser.parse_args(argv)
     name = vars(args).pop("command")
-    return name, args, parsers[name]
+    return name, args, commands.choices[name]
 
 
 def parse_config(argv):

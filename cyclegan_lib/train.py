@@ -1,9 +1,5 @@
-"""A whole training: `python -m cyclegan_lib.train`, or `train(TrainConfig(…))` in a notebook.
+"""A whole training, with all hooks: `python -m cyclegan_lib.train`, or `train(TrainConfig(…))` in a notebook."""
 
-Builds the hooks around the trainer: log, bar, checkpoints, samples, scores, Ctrl-C.
-"""
-
-import os
 import sys
 import warnings
 
@@ -25,7 +21,7 @@ from cyclegan_lib.runs.fast import speed_up, workers_for
 from cyclegan_lib.runs.log import Bar, Log, TensorBoard, read_history
 from cyclegan_lib.runs.processes import Processes
 from cyclegan_lib.runs.resume import Checkpoints, Resume
-from cyclegan_lib.runs.stop import SaveOnError, StopOnSignal
+from cyclegan_lib.runs.stop import StopOnSignal
 from cyclegan_lib.show.training import SampleSheets, training_floors
 from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
 from cyclegan_lib.trainer import Trainer
@@ -35,17 +31,11 @@ FIRST_LOOK = 3000  # pictures of each side: a training that sees fewer shows lit
 
 
 def train(config, hooks=(), show_bar=True):
-    """Train as `config` says. Returns the `Trainer`, finished or stopped.
+    """Train as `config` says, with `hooks` after the usual ones. Returns the `Trainer`, finished or stopped.
 
-    `accelerate.notebook_launcher(train, (config,), num_processes=2)` trains on two GPUs. It would send
-    what each process returns, networks and all, to the notebook: of several, none returns anything.
-
-    Args:
-        hooks: called after the usual ones.
-
-    Raises:
-        UserError: a line for each thing that is wrong with the options, the data or the folders; if another
-            process trains this run, a loss is no longer finite, or the disk is full: what was saved before stays.
+    Of several processes none returns it: `accelerate.notebook_launcher` would send the networks to the notebook.
+    Raises `UserError`, a line for each thing that is wrong with the options, the data or the folders; if another
+    process trains this run, a loss is no longer finite, or the disk is full: what was saved before stays.
     """
     trainer, processes = make_trainer(config, hooks, show_bar)
     with processes.quietly():
@@ -59,39 +49,23 @@ def make_trainer(config, hooks=(), show_bar=True):
     config.check()
     processes = Processes(resolve_device(config.device))
     with processes.quietly():
-        check_together(config, processes.count)
-        usual = usual_hooks(config, Resume(config, processes), show_bar)
+        if processes.count > 1 and config.output_norm == "batch":
+            raise UserError("--output_norm batch: its statistics are of whole batches; start one process")
+        resume, log = Resume(config, processes), Log(config, writes=processes.is_main)
+        usual = [StopOnSignal(processes), resume, log, Checkpoints(config, log, resume)]
+        if processes.is_main:
+            usual += [TensorBoard(config, log)] if config.tensorboard else []
+            usual += [Bar(log)] if show_bar else []
+            usual += [SampleSheets(config), Scores(config), *hooks]
         with processes.rank_0_first():
             prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         data = UnpairedDataset.from_config(config, read_picture)
-        trainer = Trainer(config, data=data, processes=processes if processes.count > 1 else None)
+        trainer = Trainer(config, usual, data=data, processes=processes if processes.count > 1 else None)
         check_autocast(trainer.model)
         speed_up(trainer.model)
         if config.num_workers is None:
             trainer.num_workers = workers_for(data, trainer.device)
-        trainer.hooks = [*usual, *hooks] if processes.is_main else usual
     return trainer, processes
-
-
-def usual_hooks(config, resume, show_bar):
-    """What stands around every training, in the order in which it is called."""
-    is_main = resume.processes.is_main
-    log = Log(config, writes=is_main)
-    checkpoints = Checkpoints(config, log, resume)
-    hooks = [StopOnSignal(resume.processes), resume, log, checkpoints, SaveOnError(checkpoints)]
-    if is_main:
-        hooks += [TensorBoard(config, log)] if config.tensorboard else []
-        hooks += [Bar(log)] if show_bar else []
-        hooks += [SampleSheets(config), Scores(config)]
-    return hooks
-
-
-def check_together(config, count):
-    """Refuse what several processes cannot train."""
-    if config.batch_size < count:
-        raise UserError(f"--batch_size {config.batch_size} for {count} processes: each needs a picture of every batch")
-    if count > 1 and config.output_norm == "batch":
-        raise UserError("--output_norm batch: its statistics are of whole batches; start one process")
 
 
 def check_autocast(model):
@@ -109,43 +83,34 @@ def command(args):
     trainer, processes = make_trainer(TrainConfig(**vars(args)))
     with processes.quietly():
         announce(trainer, processes.count)
-        code = conclude(trainer.run())
+        conclude(trainer.run())
     processes.close()
-    return code
+    return 130 if trainer.stopped else None
 
 
 def announce(trainer, count):
     """Say what will be trained, on what."""
     config, (count_A, count_B) = trainer.config, (len(paths) for paths in trainer.data.paths.values())
-    together = f", {count} processes" if count > 1 else ""
-    print(
-        f"{config.name}: {count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}, "
-        f"{trainer.total_steps} steps, {trainer.device.type}, {trainer.model.precision}{together}"
-    )
+    pictures = f"{count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}"
+    how = f"{trainer.device.type}, {trainer.model.precision}" + (f", {count} processes" if count > 1 else "")
+    print(f"{config.name}: {pictures}, {trainer.total_steps} steps, {how}")
     if trainer.total_steps * config.batch_size < FIRST_LOOK:
         steps = FIRST_LOOK // config.batch_size
         print(f"that is short: a first look takes about {steps:,} steps, see --num_epochs and --max_steps")
-    if count == 1 and "ACCELERATE_MIXED_PRECISION" in os.environ:
-        instead = "torchrun --nproc_per_node 2 -m cyclegan_lib.train with the same options"
-        print(f"warning: accelerate launch started one process; for more use {instead}", file=sys.stderr)
     if config.output_norm == "instance":
-        floors = training_floors(trainer.data)
-        print(
-            f"InstanceNorm at the output: on average cycle_A cannot go below {floors['A']:.3f} "
-            f"nor cycle_B below {floors['B']:.3f}, however long this trains"
-        )
+        floors = "on average cycle_A cannot go below {A:.3f} nor cycle_B below {B:.3f}"
+        print(f"InstanceNorm at the output: {floors.format(**training_floors(trainer.data))}, however long this trains")
 
 
 def conclude(trainer):
-    """Say how it ended. Returns the exit code."""
-    config = trainer.config
-    path, scores = trainer.hook(Checkpoints).path, trainer.hook(Scores)
+    """Say how it ended."""
+    config, path, scores = trainer.config, trainer.hook(Checkpoints).path, trainer.hook(Scores)
     if trainer.stopped:
         print(f"\nstopped at step {trainer.step} of {trainer.total_steps}; saved {path}.")
         print("To continue, give the same options and --resume auto")
-        return 130
+        return
     if scores is None:  # not the first of several processes
-        return None
+        return
     if scores.scores:
         print(score_table(scores.scores))
     history = read_history(config.models_folder)
@@ -153,4 +118,3 @@ def conclude(trainer):
     print(report(findings, trainer.step))
     took = f"trained for {trainer.seconds:.0f} s; " if trainer.losses else ""
     print(f"{took}networks in {path}, pictures in {config.images_folder}")
-    return None

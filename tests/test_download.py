@@ -4,6 +4,7 @@ import io
 import stat
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,27 +69,20 @@ def test_a_good_archive_becomes_a_data_set(site, tmp_path, capsys, monkeypatch, 
 
 
 HOSTILE = {
-    "cut short": (lambda: zipped(entries())[:-200], "damaged or was cut short"),
-    "damaged": (damaged, "damaged or was cut short"),
+    "cut short": (lambda: zipped(entries())[:-200], "not a zip, or a damaged"),
+    "damaged": (damaged, "not a zip, or a damaged"),
     "nothing": (lambda: b"", "bad.zip: not a zip"),
-    "a web page": (lambda: b"<!DOCTYPE html><html>moved</html>", "a web page, not a zip"),
+    "a web page": (lambda: b"<!DOCTYPE html><html>moved</html>", "bad.zip: not a zip"),
     "a gzip": (lambda: b"\x1f\x8b\x08" + bytes(600), "bad.zip: not a zip"),
-    "a way out": (lambda: zipped({**entries(), "trainA/../../../out.png": b"x"}), "leads out of the folder"),
-    "an absolute path": (lambda: zipped({**entries(), "/tmp/out.png": b"x"}), "leads out of the folder"),
-    "a drive": (lambda: zipped({**entries(), "C:out.png": b"x"}), "leads out of the folder"),
-    "a way out for Windows": (lambda: zipped({**entries(), "..\\out.png": b"x"}), "leads out of the folder"),
-    "a link": (with_link, "'trainA/link.png' in the archive is a link"),
-    "encrypted": (encrypted, "is encrypted"),
-    "a bomb": (lambda: zipped({**entries(), "trainA/zeros.png": bytes(2 * 10**6)}), "at most 50 of 1,000,000 are"),
-    "too many files": (lambda: zipped({**entries(), **{f"trainA/{i}.txt": b"" for i in range(60)}}), "holds 68 files"),
+    "encrypted": (encrypted, "encrypted"),
+    "a bomb": (lambda: zipped({**entries(), "trainA/zeros.png": bytes(2 * 10**6)}), "and 1,000,000 are free"),
     "another thing": (lambda: zipped({"notes.txt": b"hello"}), "no folders trainA and trainB"),
 }
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_bad_archive_is_named_and_leaves_nothing_behind(site, tmp_path, monkeypatch, name):
-    monkeypatch.setattr(download, "MOST_FILES", 50)
-    monkeypatch.setattr(download, "MOST_BYTES", 10**6)
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**6))
     content, said = HOSTILE[name]
     folder, address = site
     (folder / "bad.zip").write_bytes(content())
@@ -98,6 +92,18 @@ def test_a_bad_archive_is_named_and_leaves_nothing_behind(site, tmp_path, monkey
         download.download(tmp_path / "data" / "bad", f"{address}/bad.zip")
     assert said in str(error.value) and f"{address}/bad.zip" in str(error.value) and "\n" not in str(error.value)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["trainA/../../../out.png", "/tmp/out.png", "..\\out.png", "link"])
+def test_nothing_in_an_archive_leads_out_of_the_folder(site, tmp_path, name):
+    folder, address = site
+    (folder / "a.zip").write_bytes(with_link() if name == "link" else zipped({**entries(), name: b"x"}))
+    (tmp_path / "data").mkdir()
+    before = set(tmp_path.rglob("*"))
+    download.download(tmp_path / "data" / "a", f"{address}/a.zip")
+    made = set(tmp_path.rglob("*")) - before
+    assert all(path.is_relative_to(tmp_path / "data" / "a") and not path.is_symlink() for path in made)
+    assert not Path("/tmp/out.png").exists()
 
 
 def test_a_folder_that_is_there_is_not_touched(site, tmp_path):

@@ -125,12 +125,10 @@ def test_check_names_every_culprit(folders):
 
 
 def test_check_of_folders(folders, tmp_path):
-    with pytest.raises(UserError, match=f"nowhere/trainA.* collect .* crops .* nowhere --data_root {tmp_path}"):
+    with pytest.raises(UserError, match="nowhere/trainA.* collect or crops, .* cyclegan download"):
         check_dataset(tmp_path / "nowhere")
-    with pytest.raises(UserError, match=f"cyclegan download maps --data_root {tmp_path} fetches it"):
-        check_dataset(tmp_path / "maps")
     root = folders(1, 0, 1, 1)
-    with pytest.raises(UserError, match="trainB: no pictures"):
+    with pytest.raises(UserError, match="no pictures in .*trainB; "):
         check_dataset(root)
     shutil.rmtree(root / "testA")
     with pytest.raises(UserError, match="testA"):

@@ -161,18 +161,6 @@ def test_a_folder_of_all_kinds_comes_out_and_bad_files_are_named(tmp_path, run_f
         assert np.array_equal(np.asarray(before)[..., 3], np.asarray(after)[..., 3])
 
 
-def test_a_batch_gives_what_one_alone_gives(tmp_path, run_folder):
-    for number in range(5):
-        (tmp_path / "in").mkdir(exist_ok=True)
-        Image.fromarray(noise(20, 30, seed=number)).save(tmp_path / "in" / f"{number}.png")
-    for size in (1, 3):
-        output = ["--output", tmp_path / f"out_{size}", "--batch_size", size]
-        assert run(tmp_path / "in", "--checkpoint", run_folder, *output) == 0
-    for number in range(5):
-        one, three = (np.asarray(Image.open(tmp_path / f"out_{n}" / f"{number}.png")).astype(int) for n in (1, 3))
-        assert abs(one - three).max() <= 1
-
-
 def test_side_by_side_cycle_and_direction(tmp_path, run_folder):
     Image.fromarray(noise(20, 30)).save(tmp_path / "a.png")
     G_AB, G_BA = generator(seed=0), generator(seed=1)
@@ -197,11 +185,10 @@ def test_mistakes_are_one_line_and_nothing_is_written(tmp_path, run_folder, caps
     wrong = {
         "no such file or folder": [tmp_path / "nowhere", "--checkpoint", run_folder, *out],
         "no pictures in": [tmp_path / "empty", "--checkpoint", run_folder, *out],
-        "lies in": [tmp_path / "in", "--checkpoint", run_folder, "--output", tmp_path / "in" / "out"],
         "no such file; nor is it official weights": [tmp_path / "in", "--checkpoint", "horse3zebra", *out],
         "no checkpoint in it": [tmp_path / "in", "--checkpoint", tmp_path / "empty", *out],
         "has one direction only": [tmp_path / "in", "--checkpoint", one, "--cycle", *out],
-        "--batch_size: must be": [tmp_path / "in", "--checkpoint", run_folder, "--batch_size", 0, *out],
+        "--memory: must be": [tmp_path / "in", "--checkpoint", run_folder, "--memory", 0, *out],
         "would both become": [tmp_path / "in", tmp_path / "in" / "a.png", tmp_path / "b" / "a.png"]
         + ["--checkpoint", run_folder, *out],
     }

@@ -2,7 +2,6 @@
 
 import hashlib
 import itertools
-import json
 import sys
 from collections import Counter
 from pathlib import Path
@@ -26,19 +25,12 @@ PAPER = (
 def prepare_dataset(data_root, name, pixels=64):
     """The folder of a data set, checked (`check_dataset`); water2wine is drawn, `pixels` a side, if it is missing."""
     root = dataset_folder(data_root, name)
-    if Path(data_root).exists() and not Path(data_root).is_dir():
-        raise UserError(f"--data_root {data_root} is a file, not a folder of data sets")
     if name == GENERATED and not root.exists():
         print(f"drawing {root} …", flush=True)
         write_dataset(root, size=pixels)
-    scenes = root / "scenes.json"
-    if scenes.is_file():
+    if (root / "scenes.json").is_file():
         read_scenes(root)  # the scores at the end need them: better to know now
-    warnings = check_dataset(root)["warnings"]
-    if scenes.is_file() and (drawn := json.loads(scenes.read_text())["size"]) < pixels:
-        again = f"cyclegan scenes --data_root {data_root} --dataset_name {name} --size {pixels} --overwrite"
-        warnings.append(f"{root} was drawn at {drawn} pixels and is scaled up to {pixels}; for sharp pictures: {again}")
-    for warning in warnings:
+    for warning in check_dataset(root)["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     return root
 
@@ -47,19 +39,13 @@ def check_dataset(root):
     """Read every picture of a data set to its end.
 
     Returns {"splits": {split: number of pictures}, "sizes": Counter of (width, height), "modes": Counter of Pillow's,
-    "warnings": [str]}. Raises `UserError`, a line for each missing or empty folder and each unreadable file.
+    "warnings": [str]}. Raises `UserError` for missing and empty folders, and a line for each unreadable file.
     """
     root = Path(root)
-    if missing := [str(root / split) for split in SPLITS if not (root / split).is_dir()]:
-        name = root.name if root.parent == Path("data") else f"{root.name} --data_root {root.parent}"
-        how = f"cyclegan collect A B or cyclegan crops A.jpg B.jpg makes it, with --dataset_name {name}"
-        if root.name in PAPER and not root.exists():
-            how = f"cyclegan download {name} fetches it"
-        raise UserError(f"no folder {', '.join(missing)}; {how}")
     paths = {split: find_pictures(root / split) for split in SPLITS}
-    nothing = "no pictures in it that Pillow can read (JPEG, PNG, WebP, TIFF, …)"
-    if empty := [f"{root / split}: {nothing}" for split in SPLITS if not paths[split]]:
-        raise UserError("\n".join(empty))
+    if empty := [str(root / split) for split in SPLITS if not paths[split]]:
+        how = "make the data set with cyclegan collect or crops, or fetch one of the paper's with cyclegan download"
+        raise UserError(f"no pictures in {', '.join(empty)}; {how}")
     everything = sum(paths.values(), [])
     sizes, modes, hashes = zip(*map_pictures(_describe, everything, f"checking {root}"), strict=True)
     hash_of = dict(zip(everything, hashes, strict=True))

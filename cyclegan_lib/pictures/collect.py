@@ -1,6 +1,5 @@
 """Two folders, or zips, of pictures → a data set."""
 
-import functools
 import hashlib
 import random
 import shutil
@@ -28,8 +27,7 @@ def from_folders(source_A, source_B, root, test_share=0.1, seed=0, value_range=N
         for domain, source in (("A", Path(source_A)), ("B", Path(source_B))):
             pictures[domain], folders[domain] = _pictures_of(source, new.with_name(domain), value_range)
         if both := pictures["A"].keys() & pictures["B"].keys():
-            where = f"{pictures['A'][min(both)]} is in {source_A} and in {source_B} (as {len(both)} are)"
-            raise UserError(f"{where}; a picture is A or B")
+            raise UserError(f"{pictures['A'][min(both)]} is in {source_B} too, as {len(both)} are; a picture is A or B")
         for domain, of_domain in pictures.items():
             paths = [of_domain[content] for content in sorted(of_domain)]  # so the draw does not depend on names
             random.Random(seed).shuffle(paths)
@@ -50,13 +48,9 @@ def _pictures_of(source, unpacked, value_range):
     """({hash: path} of the pictures of a folder or zip, one of those with the same bytes; the folder they are in)."""
     if not source.exists():
         raise UserError(f"{source}: no such folder or zip")
-    folder = source if source.is_dir() else unpacked
-    if not source.is_dir():
-        if source.suffix.lower() != ".zip":
-            raise UserError(f"{source}: neither a folder nor a zip; for two single pictures: cyclegan crops A B")
-        unpack(source, folder, source)
+    folder = source if source.is_dir() else unpack(source, unpacked, source)
     paths = find_pictures(folder)
-    map_pictures(functools.partial(read_picture, value_range=value_range), paths, f"reading {source}")
+    map_pictures(lambda path: read_picture(path, value_range=value_range), paths, f"reading {source}")
     if others := passed_over(folder):
         print(f"{source}: {counted(others)}")
     pictures = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in reversed(paths)}

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from cyclegan_lib.datasets import find_pictures, load_split
+from cyclegan_lib.datasets import load_split
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_header
 from cyclegan_lib.pictures.check import STATISTICS
@@ -23,14 +23,12 @@ NEAR = 0.05  # the share of real test pictures that count as copies of a trainin
 
 def wasserstein(x, y):
     """The Wasserstein-1 distance of two samples of any size: the mean distance of their quantiles, in their unit."""
-    return (_quantiles(x) - _quantiles(y)).abs().mean().item()
-
-
-def _quantiles(x):
-    x = x.flatten().double()
-    if len(x) > POOLED:  # at random, not at regular steps: networks leave patterns of every second pixel
-        x = x[torch.randint(len(x), (POOLED,), generator=torch.Generator().manual_seed(0))]
-    return x.sort().values[(SHARES * len(x)).long()]
+    quantiles = []
+    for sample in (x.flatten().double(), y.flatten().double()):
+        if len(sample) > POOLED:  # at random, not at regular steps: networks leave patterns of every second pixel
+            sample = sample[torch.randint(len(sample), (POOLED,), generator=torch.Generator().manual_seed(0))]
+        quantiles.append(sample.sort().values[(SHARES * len(sample)).long()])
+    return (quantiles[0] - quantiles[1]).abs().mean().item()
 
 
 def distances(pictures, real):
@@ -52,8 +50,7 @@ def gradients(pictures):
 def nearest(pictures, train):
     """For each picture the training picture most like it, or its mirror image: (indices, mean |difference|), (N,)."""
     small, mirrored, small_train = (
-        F.interpolate(some, (THUMBNAIL, THUMBNAIL), mode="area").flatten(1)
-        for some in (pictures, pictures.flip(3), train)
+        F.adaptive_avg_pool2d(some, THUMBNAIL).flatten(1) for some in (pictures, pictures.flip(3), train)
     )
     distance = torch.minimum(*(torch.cdist(some, small_train, p=1) for some in (small, mirrored))).min(1)
     return distance.indices, distance.values / small.shape[1]
@@ -89,8 +86,7 @@ def inception_scores(fakes, real, feature=2048):
 
 
 class Judgement:
-    """Translations, judged. `real`, `fake`, `target` (test pictures of the target's domain) and `train` (its training
-    pictures) are (N, C, H, W) in [-1, 1].
+    """Translations, judged: `real` and `fake` beside `target` and `train`, test and training pictures of fake's domain.
 
     `.table` is {statistic: the distances of real, fake and train to target}; `.copied` as the function `copied` says.
     """
@@ -121,8 +117,7 @@ class Judgement:
 def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=Path("data"), device="cpu", limit=500):
     """A `Judgement` of the test pictures in the data set `root`; it and `size` (H, W) default to the training's.
 
-    Raises `UserError` where the checkpoint does not say these and they are not given, where there are no pictures, and
-    as `load_generator` does.
+    Raises as `load_generator`, and where the checkpoint does not say these and they are not given.
     """
     path = weights_file(source)
     G = load_generator(path, direction).to(device)
@@ -132,9 +127,6 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     root = Path(root) if root else dataset_folder(data_root, facts["dataset_name"])
     size = size or (facts["img_height"], facts["img_width"])
     splits = f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"
-    if missing := [str(root / split) for split in splits if not find_pictures(root / split)]:
-        raise UserError(f"no pictures in {', '.join(missing)}; give --dataset or --data_root")
-    channels = G.model[1].in_channels
-    real, target, train = (load_split(root, split, size, channels, limit, read_picture) for split in splits)
+    real, target, train = (load_split(root, name, size, G.model[1].in_channels, limit, read_picture) for name in splits)
     fake = torch.cat([G(batch.to(device)).cpu() for batch in real.split(8)])
     return Judgement(real, fake, target, train, direction)

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin
 
 from cyclegan_lib.datasets import find_pictures
 from cyclegan_lib.errors import UserError
@@ -19,7 +19,6 @@ with contextlib.suppress(ImportError):  # it is optional
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_upright` refuses them by name
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # bytes of text, or of a colour profile
 ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")  # a phone's JPEG or HEIC may hold a preview or a depth map besides
-OF_A_SYSTEM = ("thumbs.db", "desktop.ini")
 CLEAR = 2**14  # 16-bit values that reach it are no 12 or 14 bits in a wider file
 
 
@@ -30,15 +29,10 @@ def read_picture(path, channels=3, value_range=None):
     cannot be read to its end, holds several pictures, or its range is not clear and not given.
     """
     image = open_upright(path, value_range)
-    if is_transparent(image):
+    if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB" if channels == 3 else "L")
-
-
-def is_transparent(image):
-    """Whether a Pillow image has an alpha channel, or a colour that stands for one."""
-    return "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 def is_deep(image):
@@ -48,43 +42,33 @@ def is_deep(image):
 
 def open_upright(path, value_range=None):
     """A picture file → Pillow image of 8 bits, in its own mode, upright. Arguments and errors as `read_picture`."""
-    most = Image.MAX_IMAGE_PIXELS or math.inf
     try:
         with Image.open(path) as image:
-            if image.width * image.height > most:
-                raise Image.DecompressionBombError
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ValueError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down")
             has_16_bits = not is_deep(image) and any(";16" in str(tile[3]) for tile in image.tile)
             frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
             upright = ImageOps.exif_transpose(image)
             if upright.mode == "LAB":  # Pillow makes neither grey nor transparency of it
                 upright = upright.convert("RGB")
-    except FileNotFoundError:
-        what = "no such file"
-    except UnidentifiedImageError:
-        what = "not a picture that Pillow can read"
-    except Image.DecompressionBombError:
-        what = f"more than {most:,} pixels; scale it down"
     except MemoryError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        what = f"cannot be read ({error})"
-    else:
-        if frames > 1:
-            raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
-        if has_16_bits and np.max(upright.convert("RGB")) < CLEAR // 256:  # Pillow has read the upper 8 only
-            raise UserError(f"{path}: colours of 16 bits, all dark, perhaps of 12 bits; save it with 8 bits a channel")
-        return _to_8_bits(path, upright, value_range) if is_deep(upright) else upright
-    raise UserError(f"{path}: {what}")
+        raise UserError(f"{path}: cannot be read ({error})") from None
+    if frames > 1:
+        raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
+    if has_16_bits and np.max(upright.convert("RGB")) < CLEAR // 256:  # Pillow has read the upper 8 only
+        raise UserError(f"{path}: colours of 16 bits, all dark, perhaps of 12 bits; save it with 8 bits a channel")
+    return _to_8_bits(path, upright, value_range) if is_deep(upright) else upright
 
 
 def _to_8_bits(path, image, value_range):
     """Grey of more than 8 bits → "L"; Pillow's own conversion would clip it at 255."""
     values = np.asarray(image).astype(np.float64)
     least, most = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (math.nan, math.nan)
-    if value_range is None and image.mode == "F" and least >= 0 and most <= 1:
-        value_range = (0, 1)
-    if value_range is None and image.mode != "F" and least >= 0 and CLEAR <= most <= 65535:
-        value_range = (0, 65535)
+    lowest, highest = (0, 1) if image.mode == "F" else (CLEAR, 65535)  # between these `most` is clear: 0 is black
+    if value_range is None and least >= 0 and lowest <= most <= highest:
+        value_range = (0, highest)
     if value_range is None:
         how = "give --range BLACK WHITE to cyclegan collect or translate"
         raise UserError(f"{path}: holds values from {least:g} to {most:g}, and not what is black or white; {how}")

@@ -14,7 +14,6 @@ from torch import nn
 from cyclegan_lib.datasets import to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import ResidualBlock
-from cyclegan_lib.runs import fast
 
 STRIP_PIXELS = 2**18  # of the picture, about, in a strip
 HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
@@ -22,11 +21,11 @@ HALF_ABOVE = 2 * 1024**3  # bytes of kept maps; beyond, they are kept in float16
 
 @dataclass
 class Layer:
-    """A map that can be computed some rows at a time."""
+    """A map that can be computed some rows at a time. `scale` rows of the picture stand for one of its `height`."""
 
     rows: Callable  # (first, last) → rows first to last - 1: (1, channels, last - first, width)
-    height: int  # how many rows there are
-    scale: int  # how many rows of the picture stand for one of these
+    height: int
+    scale: int
 
     def strips(self, size):
         """Yield (first, last, the rows between) for the whole map, `size` rows of the picture at a time."""
@@ -107,7 +106,7 @@ def translate_strips(G, pixels, device="cpu"):
     `pixels`: (1, channels, H, W), float in [-1, 1] or uint8, H and W multiples of 4 from 8 on. Raises `UserError` for
     layers that cannot be computed so: an output norm with a scale.
     """
-    _, _, height, width = pixels.shape
+    height, width = pixels.shape[2:]
 
     def rows(first, last):
         strip = pixels[:, :, first:last].to(device)
@@ -129,7 +128,7 @@ def _build(modules, layer, size, dtype):
                 layer = kept(layer, size, dtype)
         elif isinstance(module, nn.ConvTranspose2d):
             layer = upsampled(layer, module)
-        elif isinstance(module, fast.InstanceNorm) or (type(module) is nn.InstanceNorm2d and not module.affine):
+        elif isinstance(module, nn.InstanceNorm2d) and not module.affine:
             layer = normalised(layer, size)
         elif isinstance(module, ResidualBlock):
             layer = kept(pointwise(torch.add, layer, _build(module.conv_block, layer, size, dtype)), size, dtype)

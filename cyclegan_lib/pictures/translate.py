@@ -1,9 +1,6 @@
 """Pictures in, pictures out: one picture or a folder, of any size."""
 
-import itertools
-import os
 import struct
-from collections import namedtuple
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +12,7 @@ from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.datasets import find_pictures, to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic
-from cyclegan_lib.pictures.reading import OF_A_SYSTEM, counted, is_transparent, open_upright, passed_over, read_picture
+from cyclegan_lib.pictures.reading import counted, open_upright, passed_over, read_picture
 from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
 from cyclegan_lib.pictures.weights import load_generators
 from torchvision.transforms.v2 import functional as TF
@@ -37,19 +34,17 @@ def image_to_pixels(G, image):
 
 @torch.inference_mode()
 def translate_pixels(G, pixels):
-    """(N, channels, H, W) uint8 of any size, padded to multiples of 4 from 8 on → the same, translated, on the CPU."""
-    device = next(G.parameters()).device
-    _, _, height, width = pixels.shape
+    """(1, channels, H, W) uint8 of any size, padded to multiples of 4 from 8 on → the same, translated, on the CPU."""
+    device, (height, width) = next(G.parameters()).device, pixels.shape[2:]
     high, wide = (max(8, -(-side // 4) * 4) for side in (height, width))
     padding = ((0, 0), (0, 0), (0, high - height), (0, wide - width))
     padded = torch.from_numpy(np.pad(pixels.numpy(), padding, mode="reflect"))  # to and fro, where torch refuses
     if high * wide <= WHOLE_PIXELS:
         return to_uint8(G(to_signed(padded.to(device))))[:, :, :height, :width]
-    fakes = torch.empty_like(padded)
-    for real, fake in zip(padded.split(1), fakes, strict=True):
-        for first, last, found in translate_strips(G, real, device):
-            fake[:, first:last] = to_uint8(found)[0]
-    return fakes[:, :, :height, :width]
+    fake = torch.empty_like(padded)
+    for first, last, found in translate_strips(G, padded, device):
+        fake[:, :, first:last] = to_uint8(found)
+    return fake[:, :, :height, :width]
 
 
 def to_uint8(pictures):
@@ -68,8 +63,6 @@ def plan(sources, output):
     for source in map(Path, sources):
         if not source.exists():
             raise UserError(f"{source}: no such file or folder")
-        if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-            raise UserError(f"--output {output} lies in {source}, whose pictures are translated; choose another")
         folder, pictures = (source, find_pictures(source)) if source.is_dir() else (source.parent, [source])
         for path in pictures:
             target = output / path.relative_to(folder)
@@ -77,7 +70,7 @@ def plan(sources, output):
                 target = target.with_name(f"{target.name}.png")
             if jobs.setdefault(target, path) != path:
                 raise UserError(f"{jobs[target]} and {path} would both become {target}; translate one at a time")
-        others += passed_over(source) if source.is_dir() else []
+        others += passed_over(source)
     if not jobs:
         raise UserError(f"no pictures in {', '.join(map(str, sources))}; {counted(others)}")
     originals = {path.resolve() for path in jobs.values()}
@@ -87,30 +80,25 @@ def plan(sources, output):
     return jobs, others
 
 
-# A picture that was read: its pixels, uint8 (channels, H, W), and what its result gets back: alpha (1, H, W), profile.
-Loaded = namedtuple("Loaded", "target pixels alpha profile")
+def load(source, G, memory, value_range=None):
+    """A picture's file → (uint8 pixels (channels, H, W), alpha (1, H, W) or None, colour profile or None).
 
-
-def load(jobs, G, memory, failed, value_range=None):
-    """Yield a `Loaded` for every job. Why some cannot be read, or would need more `memory`, goes into `failed`."""
-    or_else = "give a larger --memory or scale it down"
-    for target, source in jobs:
-        try:
-            original = open_upright(source, value_range)
-            width, height = original.size
-            needed = BESIDES + kept_bytes(G, height, width)[0]
-            if width * height > WHOLE_PIXELS and needed > memory:
-                raise UserError(f"{width}×{height} pixels need about {needed / 1024**3:.1f} GB; {or_else}")
-            alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if is_transparent(original) else None
-            # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
-            profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-            yield Loaded(target, image_to_pixels(G, read_picture(source, value_range=value_range)), alpha, profile)
-        except UserError as error:
-            failed[source] = str(error).removeprefix(f"{source}: ")
+    Raises `UserError`, naming the file, if it cannot be read or would need more than `memory` bytes.
+    """
+    original = open_upright(source, value_range)
+    width, height = original.size
+    needed = BESIDES + kept_bytes(G, height, width)[0]
+    if width * height > WHOLE_PIXELS and needed > memory:
+        what = f"{width}×{height} pixels need about {needed / 1024**3:.1f} GB"
+        raise UserError(f"{source}: {what}; give a larger --memory or scale it down")
+    alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if original.has_transparency_data else None
+    # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
+    profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
+    return image_to_pixels(G, read_picture(source, value_range=value_range)), alpha, profile
 
 
 def write(target, pixels, alpha, profile):
-    """Save uint8 pixels (channels, H, W or a multiple of it), with what a `Loaded` gives back, atomically."""
+    """Save uint8 pixels (channels, H, W or a multiple of it), with the alpha and profile of `load`, atomically."""
     kind = FORMATS[target.suffix.lower()[1:]]
     if alpha is not None and kind not in ("JPEG", "BMP"):
         pixels = torch.cat([pixels, alpha.repeat(1, 1, pixels.shape[2] // alpha.shape[2])])
@@ -120,41 +108,36 @@ def write(target, pixels, alpha, profile):
         TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
 
 
-def translate_files(G, jobs, G_back, side_by_side, batch_size, memory, value_range=None):
-    """Translate a `plan`'s jobs, neighbours of one size as a batch. Returns {file: why it was not translated}."""
+def translate_files(G, jobs, G_back, side_by_side, memory, value_range=None):
+    """Translate a `plan`'s jobs. Returns {file: why it was not translated}."""
     failed = {}
-    bar = tqdm(jobs.items(), unit="picture", dynamic_ncols=True)
-    loaded = load(bar, G, memory, failed, value_range)
-    for size, pictures in itertools.groupby(loaded, lambda picture: picture.pixels[0].shape):
-        while batch := list(itertools.islice(pictures, batch_size if size.numel() <= WHOLE_PIXELS else 1)):
-            real = torch.stack([picture.pixels for picture in batch])
+    for target, source in tqdm(jobs.items(), unit="picture", dynamic_ncols=True):
+        try:
+            pixels, *extras = load(source, G, memory, value_range)
+            real = pixels[None]
             fake = translate_pixels(G, real)
             columns = [real, fake] if side_by_side or G_back else [fake]
             columns += [translate_pixels(G_back, fake)] if G_back else []
-            for picture, row in zip(batch, torch.cat(columns, 3), strict=True):
-                try:
-                    write(*picture._replace(pixels=row))
-                except (OSError, ValueError, struct.error) as error:  # too long a name, or too large for its format
-                    failed[jobs[picture.target]] = str(error)
+            write(target, torch.cat(columns, 3)[0], *extras)
+        except (OSError, ValueError, struct.error) as error:  # a name too long, or a picture too large for its format
+            failed[source] = str(error).removeprefix(f"{source}: ")
     return failed
 
 
 def command(args):
-    """Exit code 1 if a file was left out."""
+    """Exit code 1 if a picture was left out."""
     device = resolve_device(args.device)
     jobs, others = plan(args.pictures, args.output)
-    if (existing := list(filter(os.path.exists, jobs))) and not args.overwrite:
-        more = f" (and {len(existing) - 1} others)" if len(existing) > 1 else ""
-        raise UserError(f"{existing[0]}{more} exists already; choose another --output, or --overwrite")
+    if not args.overwrite and (existing := next(filter(Path.exists, jobs), None)):
+        raise UserError(f"{existing} exists already; choose another --output, or --overwrite")
     G, G_back = load_generators(args.checkpoint, args.direction)
     if args.cycle and not G_back:
         raise UserError(f"--cycle: {args.checkpoint} has one direction only; give a run's folder")
     G_back = G_back.to(device) if args.cycle else None
-    how = args.side_by_side, args.batch_size, args.memory * 1024**3, args.range
-    failed = translate_files(G.to(device), jobs, G_back, *how)
+    failed = translate_files(G.to(device), jobs, G_back, args.side_by_side, args.memory * 1024**3, args.range)
     for path, why in failed.items():
         print(f"left out {path}: {why}")
     if others:
         print(counted(others))
     print(f"{len(jobs) - len(failed)} pictures in {args.output}")
-    return 1 if failed or any(path.name.lower() not in OF_A_SYSTEM for path in others) else 0
+    return 1 if failed else 0

@@ -1,9 +1,8 @@
 """A checkpoint is one file: networks, optimisers, buffers of past fakes, scaler, step and settings.
 
-The file is written under another name, synced and renamed: it is whole or it is not there. Its
-header holds a hash of each part's tensors, and one of the header's facts, so a damaged file is
-recognised. Safetensors hold numbers and text and run no code when read. There is no time of day
-in them: the same training writes the same bytes.
+The file is written under another name, synced and renamed: it is whole or it is not there. Its header holds a hash of
+each part's tensors, and one of the header's facts, so a damaged file is recognised. Safetensors run no code when read.
+There is no time of day in them: the same training writes the same bytes.
 """
 
 import hashlib
@@ -16,7 +15,6 @@ from cyclegan_lib.files import read_header, read_tensors, write_tensors
 
 OPTIMIZERS = ("optimizer_G", "optimizer_D")
 BUFFERS = ("fake_A_buffer", "fake_B_buffer")
-STATE_ERRORS = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 
 
 def write_checkpoint(path, model, facts, buffers=None):
@@ -72,9 +70,7 @@ def read_facts(path):
 
 
 def _checked(path, facts):
-    """`facts`, if they are a checkpoint's and as they were saved."""
-    is_whole = facts.get("sha256") == hash_of_facts(facts)
-    if not (is_whole and is_count(facts.get("step")) and isinstance(facts.get("hashes"), dict)):
+    if facts.get("sha256") != hash_of_facts(facts):
         raise UserError(f"{path}: damaged, or not a checkpoint of a training")
     return facts
 
@@ -93,10 +89,7 @@ def read_checkpoint(path):
 
 
 def read_network(path, name="G_AB"):
-    """(tensors, facts) of one network of a checkpoint, checked; the others are not read.
-
-    Files without a hash are taken as well: of some networks, or of a single one, whose keys have no name.
-    """
+    """(tensors, facts) of one network of a checkpoint, checked; or of a file without hashes, of several or of one."""
     tensors, facts = read_tensors(path, prefix=f"{name}.")
     if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
         raise UserError(f"{path}: damaged, {name} is not what was saved")
@@ -106,58 +99,34 @@ def read_network(path, name="G_AB"):
 def load_checkpoint(path, model, rank=0):
     """Put `model` (a `CycleGAN` of the same architecture) where `write_checkpoint` left it. Returns the facts.
 
-    Each process of a training, by its `rank`, gets its own buffers; one that did not exist when the checkpoint was
-    saved begins with empty ones. Raises `UserError`, naming a file that is missing, damaged, or of other networks.
+    Each process, by its `rank`, gets its own buffers; empty ones if there was no such process then. Raises `UserError`,
+    naming a file that is missing, damaged, or of other networks.
     """
     states, facts = read_checkpoint(path)
     for name, network in model.networks.items():
-        fit_network(path, states.get(name, {}), network)
-    try:
-        for name in OPTIMIZERS:
-            _load_optimizer(getattr(model, name), states[name])
-        for name in BUFFERS:
-            if rank == 0 or f"{name}.{rank}" in facts["buffers"]:
-                pictures = states[name][str(rank)].to(model.device)
-                getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts["buffers"][f"{name}.{rank}"]})
-        if facts["scaler"]:  # empty where the run was not in fp16 when it was saved; then it begins anew
-            model.scaler.load_state_dict(facts["scaler"])
-    except STATE_ERRORS:
-        raise UserError(f"{path}: not the state of a training run") from None
+        fit_network(path, states[name], network)
+    for name in OPTIMIZERS:
+        optimizer, moments = getattr(model, name), {}
+        for key, value in states[name].items():
+            i, _, field = key.partition(".")
+            moments.setdefault(int(i), {})[field] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    for name in BUFFERS:
+        if f"{name}.{rank}" in facts["buffers"]:
+            pictures = states[name][str(rank)].to(model.device)
+            getattr(model, name).load_state_dict({"pictures": pictures, "rng": facts["buffers"][f"{name}.{rank}"]})
+    if facts["scaler"]:  # empty where the run was not in fp16 when it was saved; then it begins anew
+        model.scaler.load_state_dict(facts["scaler"])
     return facts
 
 
-def _load_optimizer(optimizer, tensors):
-    state = {}
-    for key, value in tensors.items():
-        i, _, field = key.partition(".")
-        state.setdefault(int(i), {})[field] = value
-    for i, values in state.items():
-        shape = optimizer.param_groups[0]["params"][i].shape
-        if {key: value.shape for key, value in values.items()} != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
-            raise ValueError
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def fit_network(path, tensors, network):
-    """Load `tensors`, read from `path`, into `network`, and name the first key that does not fit."""
-    check_shapes(path, tensors, network)
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError:
-        raise UserError(f"{path}: damaged, or holds other things than numbers") from None
-    if not all(value.isfinite().all() for value in tensors.values()):
-        raise UserError(f"{path}: has weights that are not finite; take an earlier checkpoint")
-
-
-def check_shapes(path, tensors, network):
-    """Name the first key whose shape is not the network's."""
+    """Load `tensors`, read from `path`, into `network`. A `UserError` names a key that does not fit, or a NaN."""
     wanted = network.state_dict()
     for key in [*wanted, *sorted(tensors.keys() - wanted.keys())]:
-        there = tuple(tensors[key].shape) if key in tensors else "nothing"
-        here = tuple(wanted[key].shape) if key in wanted else "nothing"
+        there, here = (tuple(some[key].shape) if key in some else "nothing" for some in (tensors, wanted))
         if there != here:
             raise UserError(f"{path}: another architecture: at {key} the file has {there}, the network {here}")
-
-
-def is_count(value):
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    network.load_state_dict(tensors)
+    if not all(value.isfinite().all() for value in network.state_dict().values()):
+        raise UserError(f"{path}: has weights that are not finite; take an earlier checkpoint")

@@ -8,20 +8,16 @@ import torch.nn.functional as F
 from torch import nn
 
 
-class InstanceNorm(nn.Module):
-    """`nn.InstanceNorm2d(channels)`, computed as whichever same function torch has the better kernel for.
+class InstanceNorm(nn.InstanceNorm2d):
+    """The same without learned numbers, computed as whichever same function torch has the better kernel for.
 
     A group norm with a group per channel; or, channels last on a CPU, a batch norm of one picture at a time.
     """
 
-    def __init__(self, channels):
-        super().__init__()
-        self.channels = channels
-
     def forward(self, x):
         if x.device.type == "cpu" and x.is_contiguous(memory_format=torch.channels_last):
             return torch.cat([F.batch_norm(picture, None, None, training=True) for picture in x.split(1)])
-        return F.group_norm(x, self.channels)
+        return F.group_norm(x, self.num_features)
 
 
 class ReflectionPad(nn.ReflectionPad2d):
@@ -35,11 +31,11 @@ class ReflectionPad(nn.ReflectionPad2d):
 def speed_up(model):
     """Swap the layers of a `CycleGAN`, in place. Returns it.
 
-    The keys of the state dicts stay, and the outputs to 1e-5 in float32 and to 1e-12 in float64. In
-    16 bits on CPUs the networks also turn their input to channels last, which their layers keep.
+    The keys of the state dicts stay, and the outputs to 1e-5 in float32 and to 1e-12 in float64. In 16 bits on CPUs
+    the networks also turn their input to channels last, which their layers keep.
 
-    In 16 bits on CUDA the norms stay torch's own: autocast makes a group norm float32, and then all behind
-    it. In float32 the paddings stay torch's own: torch 2.4 has no autocast on mps to be turned off.
+    In 16 bits on CUDA the norms stay torch's own: autocast makes a group norm float32, and then all behind it. In
+    float32 the paddings stay torch's own: torch 2.4 has no autocast on mps to be turned off.
     """
     in_16_bits, device = model.precision != "fp32", model.device.type
     for network in model.networks.values():
@@ -50,20 +46,13 @@ def speed_up(model):
                 elif type(layer) is nn.ReflectionPad2d and in_16_bits:
                     setattr(parent, name, ReflectionPad(layer.padding))
         if in_16_bits and device == "cpu":
-            network.register_forward_pre_hook(_to_channels_last)
+            network.register_forward_pre_hook(lambda _, inputs: inputs[0].contiguous(memory_format=torch.channels_last))
     return model
 
 
-def _to_channels_last(network, inputs):
-    return tuple(pictures.contiguous(memory_format=torch.channels_last) for pictures in inputs)
-
-
 def workers_for(dataset, device):
-    """How many processes should load pictures so that a training does not wait for them.
-
-    None where pictures lie in memory, nor beside a CPU's steps, which are long and need its cores;
-    nor outside of Linux, where each process would first import torch, from a notebook in vain.
-    """
-    if dataset.pictures is not None or device.type != "cuda" or sys.platform != "linux":
-        return 0
-    return min(8, os.cpu_count())
+    """How many processes should load pictures so that a training does not wait for them."""
+    # None where pictures lie in memory, and beside a CPU's steps, which are long and need its cores; and outside of
+    # Linux, where each process would first import torch, from a notebook in vain.
+    waits = dataset.pictures is None and device.type == "cuda" and sys.platform == "linux"
+    return min(8, os.cpu_count()) if waits else 0

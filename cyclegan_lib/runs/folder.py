@@ -8,35 +8,27 @@ saved_models/<run_name>/epoch_<N>.safetensors   a checkpoint after an epoch, and
 
 import re
 import shutil
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.files import CANNOT_SYNC
 from cyclegan_lib.runs.checkpoint import read_checkpoint, read_facts
 
 NAME = re.compile(r"(epoch|step)_([0-9]{1,18})\.safetensors")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Saved:
-    """A checkpoint whose facts were read; its tensors were not checked yet."""
+    """A checkpoint whose facts were read, and no tensor yet. `epoch` is None if it was saved within one."""
 
     path: Path
     facts: dict
 
-    @property
-    def step(self):
-        return self.facts["step"]
-
-    @property
-    def epoch(self):
-        """The number in its name, if it is of an epoch; None if it was saved within one."""
+    def __post_init__(self):
         kind, number = NAME.fullmatch(self.path.name).groups()
-        return int(number) if kind == "epoch" else None
+        self.step, self.epoch = self.facts["step"], int(number) if kind == "epoch" else None
 
 
 def checkpoints_of(run_folder):
@@ -66,22 +58,16 @@ def newest_whole(run_folder):
 
 def saved_epochs(run_folder):
     """The epochs that `--start_from` can continue from, sorted."""
-    names = [NAME.fullmatch(path.name) for path in Path(run_folder).glob("epoch_*")]
-    return sorted(int(name[2]) for name in names if name)
+    return sorted(int(name[2]) for path in Path(run_folder).glob("epoch_*") if (name := NAME.fullmatch(path.name)))
 
 
 def remove_later(run_folder, step):
-    """Remove the checkpoints of later steps than `step`, and damaged ones.
-
-    The newest goes first: if this is killed, what is left is the beginning of the run all the same.
-    Returns the names of those that were removed.
-    """
+    """Remove the checkpoints of later steps than `step`, and damaged and half-written ones. Returns their names."""
     saved, damaged = checkpoints_of(run_folder)
+    # The newest goes first: if this is killed, what is left is the beginning of the run all the same.
     later = [*damaged, *(one.path for one in reversed(saved) if one.step > step)]
-    for path in later:
+    for path in (*later, *Path(run_folder).glob(".*.partial")):
         path.unlink()
-    for path in Path(run_folder).glob(".*.partial"):  # of a process that was killed while it wrote
-        path.unlink(missing_ok=True)
     return [path.name for path in later]
 
 
@@ -94,38 +80,24 @@ def remove_run(folder):
         shutil.rmtree(removed, ignore_errors=True)
 
 
-def prune(run_folder, keep, is_spared, finished):
-    """Delete the checkpoints that newer ones have made superfluous.
-
-    Of those within epochs only such stay as are among the two newest of all, and none of a finished run. Of those of
-    epochs the newest `keep` stay (0: all), and those for whose number `is_spared` is true.
-    """
+def prune(run_folder, keep, finished):
+    """Keep the newest `keep` checkpoints of epochs (0: all), and of all the two newest until the run is `finished`."""
     saved, _ = checkpoints_of(run_folder)
-    epochs = [one for one in saved if one.epoch is not None]
-    superfluous = [one for one in (saved if finished else saved[:-2]) if one.epoch is None]
-    if keep:
-        newest_two = [] if finished else saved[-2:]
-        superfluous += [one for one in epochs[:-keep] if not is_spared(one.epoch) and one not in newest_two]
-    for one in superfluous:
-        one.path.unlink()
+    kept = [one for one in saved if one.epoch is not None][-keep:]  # from -0 on: all
+    kept += [] if finished else saved[-2:]
+    for one in saved:
+        if one not in kept:
+            one.path.unlink()
 
 
-@contextmanager
 def lock(run_folder):
-    """Refuse a run's folder in which another process trains. The system releases it when its process ends."""
+    """The held lock of a run's folder; the system releases it with this process. A `UserError` if another has it."""
     run_folder.parent.mkdir(parents=True, exist_ok=True)
-    held = FileLock(run_folder.with_name(f".{run_folder.name}.lock"), timeout=0)
+    held = FileLock(run_folder.with_name(f".{run_folder.name}.lock"))
     try:
-        with suppress(NotImplementedError):  # a file system without locks: Google Drive's, or a network's
-            held.acquire()
+        held.acquire(timeout=0)
     except Timeout:
-        raise UserError(
-            f"{run_folder}: another process trains there; wait for its end or give another --run_name"
-        ) from None
-    except OSError as error:
-        if error.errno not in CANNOT_SYNC:
-            raise
-    try:
-        yield
-    finally:
-        held.release()
+        raise UserError(f"{run_folder}: another process trains there; wait, or give another --run_name") from None
+    except (OSError, NotImplementedError):  # a file system without locks: Google Drive's, or a network's
+        pass
+    return held

@@ -1,6 +1,5 @@
 """The losses of a training: `history.jsonl`, the progress bar, TensorBoard."""
 
-import functools
 import itertools
 import json
 import math
@@ -11,20 +10,18 @@ from tqdm.auto import tqdm
 
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import sync, write_atomic, write_errors
-from cyclegan_lib.runs.checkpoint import is_count
-from cyclegan_lib.runs.folder import saved_epochs
 from cyclegan_lib.trainer import Hook
 
 LOSSES = ("loss_G", "loss_D", "adversarial", "cycle_A", "cycle_B", "identity")  # of a row of `history.jsonl`
+DIVERGED = "--resume auto continues from the last checkpoint, if there is one; try a lower --lr or --precision fp32"
 FLUSH_STEPS = 25  # losses stay on the device for so long before they are read and written
 
 
 class Log(Hook):
     """Observer: writes `history.jsonl`, a line a step, and ends a training whose loss is not finite.
 
-    Losses wait on the device as tensors: reading each one at once would make the device wait. Of several
-    processes one `writes`. `fresh` are the rows that were written after this step, mostly none. A `UserError` names
-    the step, the loss and its pictures, if a loss is not finite.
+    Losses wait on the device as tensors: reading each one at once would make the device wait. Of several processes one
+    `writes`. `fresh` are the rows that were written after this step, mostly none.
     """
 
     def __init__(self, config, writes=True):
@@ -33,64 +30,46 @@ class Log(Hook):
 
     def start(self, trainer):
         self.trainer = trainer
-        if not self.writes:
-            return
-        rows = read_history(self.path, trainer.step)
-        if [row["step"] for row in rows] != list(range(1, trainer.step + 1)):
-            print(f"warning: {self.path} lacks some of the {trainer.step} steps that were done", file=sys.stderr)
-        write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
-        trainer.cleanup.callback(self._write)
+        if self.writes:
+            rows = read_history(self.path, trainer.step)
+            write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in rows))
+            trainer.cleanup.callback(self.flush)
 
     def after_step(self, trainer):
         self.waiting.append(({"step": trainer.step, "epoch": trainer.epoch, "lr": trainer.lr}, trainer.losses))
         self.fresh = []
-        ends_epoch = trainer.step % trainer.steps_per_epoch == 0
-        if trainer.step % FLUSH_STEPS == 0 or ends_epoch or not trainer.stopped:
+        if trainer.step % FLUSH_STEPS == 0 or trainer.step % trainer.steps_per_epoch == 0 or not trainer.stopped:
             self.flush()
 
     def end(self, trainer):
         self.fresh = []
         self.flush()
 
-    def flush(self):
-        """Write the rows that wait. Raises the `UserError` at the first that is not finite."""
-        diverged = self._write()
-        if diverged:
-            step, loss = diverged["step"], next(name for name in LOSSES if not is_finite(diverged[name]))
-            numbers, data = self.trainer.batch_numbers[step - 1], self.trainer.data
-            files = ", ".join(f"train{domain}/{data.path(domain, n).name}" for domain in "AB" for n in numbers)
-            raise UserError(f"step {step}: {loss} is {diverged[loss]}, on {files}; {way_back(self.trainer)}")
-
-    def sync(self):
-        """Have the system write the file to the disk."""
-        if self.writes:
-            with write_errors(self.path):
-                sync(self.path)
-
-    def _write(self):
-        """Write the rows that wait, up to the first that is not finite, which is returned."""
+    def flush(self, to_disk=False):
+        """Write the rows that wait. A `UserError` names the first step, loss and pictures that are not finite."""
         rows = []
         for row, losses in self.waiting:
             rows.append(row | {name: None if losses[name] is None else losses[name].item() for name in LOSSES})
-        self.waiting, diverged = [], None
+        count = len(rows)
         most = FLUSH_STEPS if self.trainer.model.precision == "fp16" else 1  # its scaler skips a step that overflows
         for number, row in enumerate(rows):
-            self.overflows = 0 if all(is_finite(row[name]) for name in LOSSES) else self.overflows + 1
+            self.overflows = 0 if all(math.isfinite(row[name] or 0) for name in LOSSES) else self.overflows + 1
             if self.overflows == most:
-                diverged, rows = row, rows[:number]
+                count = number
                 break
-        if self.writes and rows:
-            with write_errors(self.path), open(self.path, "a") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-        self.fresh = self.fresh + rows
-        return diverged
-
-
-def way_back(trainer):
-    """What to do after a training has diverged."""
-    epochs = saved_epochs(trainer.config.models_folder)
-    there = f"--resume auto continues from epoch {epochs[-1]}" if epochs else "no epoch had been saved before"
-    return f"{there}; try a lower --lr (it was {trainer.config.lr:g}) or --precision fp32"
+        self.waiting, self.fresh = [], self.fresh + rows[:count]
+        if self.writes:
+            with write_errors(self.path):
+                with open(self.path, "a") as file:
+                    file.writelines(json.dumps(row) + "\n" for row in rows[:count])
+                if to_disk:
+                    sync(self.path)
+        if count < len(rows):
+            row, data = rows[count], self.trainer.data
+            loss = next(name for name in LOSSES if not math.isfinite(row[name] or 0))
+            numbers = self.trainer.batch_numbers[row["step"] - 1]
+            files = ", ".join(f"train{domain}/{data.path(domain, n).name}" for domain in "AB" for n in numbers)
+            raise UserError(f"step {row['step']}: {loss} is {row[loss]}, on {files}; {DIVERGED}")
 
 
 class Bar(Hook):
@@ -122,11 +101,10 @@ class TensorBoard(Hook):
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             raise UserError("--tensorboard needs a package: pip install tensorboard") from None
-        self.open = functools.partial(SummaryWriter, str(config.models_folder / "tensorboard"))
-        self.log = log
+        self.writer, self.folder, self.log = SummaryWriter, str(config.models_folder / "tensorboard"), log
 
     def start(self, trainer):
-        self.board = self.open(purge_step=trainer.step + 1)
+        self.board = self.writer(self.folder, purge_step=trainer.step + 1)
         trainer.cleanup.callback(self.board.close)
 
     def after_step(self, trainer):
@@ -134,28 +112,20 @@ class TensorBoard(Hook):
             for name in ("lr", *(name for name in LOSSES if row[name] is not None)):
                 self.board.add_scalar(name, row[name], row["step"])
 
-    def end(self, trainer):
-        self.after_step(trainer)
-
-
-def is_finite(loss):
-    return loss is None or math.isfinite(loss)
+    end = after_step
 
 
 def read_history(path, last=math.inf):
     """The rows of a `history.jsonl`, or of the one in a run's folder, up to step `last`: dicts, [] without a file.
 
-    A last line without its end, from a process that was killed while writing, is left out. A `UserError` names the
-    first line that is damaged, if it stands before step `last`.
+    A last line that was cut off is left out. A `UserError` names a damaged one, if it stands before step `last`.
     """
     return list(_history_rows(Path(path), last))
 
 
 def read_curves(path, steps, most=4000):
     """At most so many rows for a history of so many steps, means of several each: enough for a figure."""
-    rows, group = _history_rows(Path(path)), math.ceil(steps / most)
-    if group <= 1:
-        return list(rows)
+    rows, group = _history_rows(Path(path)), max(1, math.ceil(steps / most))
     return [mean_row(piece) for piece in iter(lambda: list(itertools.islice(rows, group)), [])]
 
 
@@ -173,18 +143,15 @@ def _history_rows(path, last=math.inf):
     path = path / "history.jsonl" if path.is_dir() else path
     if not path.is_file():
         return
-    done = 0
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n") or done >= last:
+            if not line.endswith(b"\n") or number > last:
                 return
             try:
                 row = json.loads(line)
-                done = row["step"]
-                if not is_count(done):
-                    raise ValueError
+                is_later = row["step"] > last
             except (ValueError, TypeError, KeyError, RecursionError):
                 raise UserError(f"{path}: line {number} is damaged; delete it and what follows to continue") from None
-            if done > last:
+            if is_later:
                 return
             yield {sys.intern(name): value for name, value in row.items()}  # else each row has names of its own

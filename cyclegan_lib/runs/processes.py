@@ -1,16 +1,13 @@
 """Several processes that train one model, each on its share of every batch.
 
-    torchrun --nproc_per_node 2 -m cyclegan_lib.train …
-    accelerate launch --multi_gpu --num_processes 2 -m cyclegan_lib.train …
-    accelerate.notebook_launcher(train, (config,), num_processes=2)
-
-Every process holds all networks. Gradients are summed over the processes before each update, so all
-make the same one. `DistributedDataParallel` does that for one forward a backward; here a generator
-goes forward two or three times, and discriminators are frozen in between: one sum is shorter, and exact.
+Every process holds all networks. Gradients are summed over the processes before each update, so all make the same one.
+`DistributedDataParallel` does that for one forward a backward; here a generator goes forward two or three times, and
+discriminators are frozen in between: one sum is shorter, and exact.
 """
 
 import contextlib
 import os
+import sys
 from datetime import timedelta
 
 import torch
@@ -30,21 +27,18 @@ class Processes:
         launched = "LOCAL_RANK" in os.environ  # a cluster may set WORLD_SIZE for what it runs, launchers set both
         self.count, self.rank = int(os.environ.get("WORLD_SIZE", 1)) if launched else 1, 0
         if self.count > 1:
-            self._join(device)
+            from accelerate import PartialState  # only here: it holds a process to the first device asked for
+
+            if device not in ("cpu", "cuda"):
+                raise UserError(f"--device {device}: several processes train on cpu or cuda only")
+            here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
+            if device == "cuda" and here > torch.cuda.device_count():
+                raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each")
+            self._state = PartialState(cpu=device == "cpu")
+            self.rank = self._state.process_index
+            # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
+            self._by_cpu = distributed.new_group(backend="gloo", timeout=timedelta(days=1))
         self.is_main = self.rank == 0
-
-    def _join(self, device):
-        from accelerate import PartialState  # only here: it holds a process to the first device asked for
-
-        if device not in ("cpu", "cuda"):
-            raise UserError(f"--device {device}: several processes train on cpu or cuda only")
-        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.count))
-        if device == "cuda" and here > torch.cuda.device_count():
-            raise UserError(f"{here} processes for {torch.cuda.device_count()} GPUs: start one for each")
-        self._state = PartialState(cpu=device == "cpu")
-        self.rank = self._state.process_index
-        # What is agreed on goes by the CPUs: over the GPUs, each question would wait for their work.
-        self._by_cpu = distributed.new_group(backend="gloo", timeout=timedelta(days=1))
 
     @contextlib.contextmanager
     def rank_0_first(self):
@@ -60,12 +54,10 @@ class Processes:
     @contextlib.contextmanager
     def quietly(self):
         """A context in which only the first process prints; errors are raised in all."""
-        with contextlib.ExitStack() as stack:
-            if not self.is_main:
-                nowhere = stack.enter_context(open(os.devnull, "w"))
-                stack.enter_context(contextlib.redirect_stdout(nowhere))
-                stack.enter_context(contextlib.redirect_stderr(nowhere))
-            yield
+        with open(os.devnull, "w") as nowhere:
+            out, err = (sys.stdout, sys.stderr) if self.is_main else (nowhere, nowhere)
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                yield
 
     def agree(self, flag):
         """Whether the flag is True in any process: all go the same way, at the same step."""
@@ -80,7 +72,7 @@ class Processes:
         return numbers[self.rank :: self.count] or numbers[:1]
 
     def weight(self, numbers):
-        """This process's part of a batch."""
+        """This process's part of a batch: losses are means over its pictures, and so weighted they make up the mean."""
         return len(numbers[self.rank :: self.count]) / len(numbers)
 
     @contextlib.contextmanager
@@ -94,11 +86,7 @@ class Processes:
             model.before_update = None
 
     def sum_gradients(self, parameters, weight):
-        """Put Σ weight · gradient over the processes into every parameter's gradient.
-
-        The losses are means over a process's pictures: with its part of the batch as `weight`, this is
-        the gradient of the mean over the whole batch, also where the parts differ.
-        """
+        """Put Σ weight · gradient over the processes into every parameter's gradient; `weight` as `self.weight`."""
         gradients = [parameter.grad for parameter in parameters]
         summed = torch.cat([gradient.flatten() for gradient in gradients]) * weight
         distributed.all_reduce(summed)

@@ -3,14 +3,11 @@
 import signal
 import threading
 import traceback
-from pathlib import Path
 
-from cyclegan_lib.cyclegan import CycleGAN
 from cyclegan_lib.errors import UserError, is_out_of_memory
 from cyclegan_lib.trainer import Hook, Trainer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
-OUT_OF_MEMORY = "out of memory; lower --batch_size, --img_height and --img_width, or --base_channels"
 
 
 class StopOnSignal(Hook):
@@ -43,53 +40,32 @@ class StopOnSignal(Hook):
             trainer.stop()
 
 
-class SaveOnError(Hook):
-    """Observer: an error that is no bug ends the training with a `UserError` in one line, and saves the steps done.
+def save_on_error(checkpoints, trainer, kind, error, trace):
+    """The exit of a training with `Checkpoints`: turns an error that is no bug into a `UserError` in one line.
 
-    These are: a picture that cannot be read any more, the death of a process that loads pictures, and too little
-    memory. It stands behind `checkpoints`. One of several processes saves nothing, as the others may be elsewhere.
+    These are too little memory, a picture that cannot be read any more, and the death of a process that loads
+    pictures. After the last two the networks are whole, and are saved, but not by one of several processes.
     """
-
-    def __init__(self, checkpoints):
-        self.checkpoints = checkpoints
-
-    def start(self, trainer):
-        self.trainer = trainer
-        trainer.cleanup.push(self._on_error)
-
-    def _on_error(self, kind, error, trace):
-        where = [frame.f_code for frame, _ in traceback.walk_tb(trace)]
-        reason = _reason(error, where) if isinstance(error, Exception) else None
-        if reason is None:
-            return
-        traceback.clear_frames(trace)  # they hold the loading processes, which would otherwise never end
-        updating = CycleGAN.discriminator_step.__code__ in where or any(
-            "optim" in Path(code.co_filename).parts for code in where
-        )
-        step = self.trainer.step
-        if step and self.checkpoints.processes.count == 1 and not updating:  # else the networks may be of two steps
-            try:
-                self.checkpoints.save(self.trainer, f"step_{step}")
-                reason += f"; saved {self.checkpoints.path}, --resume auto continues"
-            except UserError as failure:
-                reason += f"; step {step} is not saved: {failure}"
-        raise UserError(reason) from None
-
-
-def _reason(error, where):
-    """What ended the training, in one line; None for a bug, and for what a hook has put in one line."""
+    loading = any(frame.f_code is Trainer._batches.__code__ for frame, _ in traceback.walk_tb(trace))
     if is_out_of_memory(error):
-        return OUT_OF_MEMORY
-    if Trainer._batches.__code__ not in where:
-        return None
-    if isinstance(error, UserError):  # from a loading process it comes with its whole traceback as text
-        return str(error).rpartition("UserError: ")[2].strip()
-    return "a process that loads pictures has ended, for want of memory perhaps; lower --num_workers, or give 0"
+        reason = "out of memory; lower --batch_size, --img_height and --img_width, or --base_channels"
+    elif loading and isinstance(error, UserError):  # from a loading process its traceback comes before it, as text
+        reason = str(error).rpartition("UserError: ")[2].strip()
+    elif loading and isinstance(error, Exception):
+        reason = "a process that loads pictures has ended, for want of memory perhaps; lower --num_workers"
+    else:
+        return
+    traceback.clear_frames(trace)  # they hold the loading processes, which would otherwise never end
+    if loading and trainer.step and checkpoints.processes.count == 1:
+        try:
+            checkpoints.save(trainer, f"step_{trainer.step}")
+            reason += f"; saved {checkpoints.path}, --resume auto continues"
+        except UserError as failure:
+            reason += f"; step {trainer.step} is not saved: {failure}"
+    raise UserError(reason) from None
 
 
 def _ignore_signals(number):
-    """In a process that loads pictures. Ctrl-C in a terminal, or a machine that shuts down, tells all processes of
-    a command to end: if these did, the trainer could not save.
-    """
+    """In a process that loads pictures: a terminal's Ctrl-C goes to all, and without these the trainer cannot save."""
     for name in SIGNALS:
         signal.signal(name, signal.SIG_IGN)
