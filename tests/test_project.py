@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ADDRESS = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
 PLAYGROUND = ROOT / "playground.ipynb"
-CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
+CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python", "wasmtime": "wasmtime-py"}
 sys.path.insert(0, str(ROOT / ".ci"))
 
 
