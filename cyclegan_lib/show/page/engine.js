@@ -60,7 +60,7 @@ cyclegan.engine = (function () {
   /** A memory for planes and weights, and what adds planes up in it: engine.wasm's `module`, or JavaScript. */
   class Machine {
     constructor(module) {
-      const pages = 400;  // of 64 KiB: 26 MB
+      const pages = 1000;  // of 64 KiB: room for 12 million numbers of networks and planes
       const inside = module && new WebAssembly.Instance(module).exports;
       if (inside) inside.memory.grow(pages - 1);
       this.buffer = inside ? inside.memory.buffer : new ArrayBuffer(pages * 65536);
@@ -70,17 +70,11 @@ cyclegan.engine = (function () {
       this.weightsBegin = this.memory.length;  // weights fill it from the end, and stay
     }
 
-    room(length) {
-      const at = this.planesEnd;
-      this.planesEnd += up8(length);
-      if (this.planesEnd > this.weightsBegin) throw new Error("the pictures are too large for the page");
+    room(length, isForWeights = false) {
+      const at = isForWeights ? this.weightsBegin -= up8(length) : this.planesEnd;
+      if (!isForWeights) this.planesEnd += up8(length);
+      if (this.planesEnd > this.weightsBegin) throw new Error("the networks are too large for a page");
       return at;
-    }
-
-    roomForWeights(length) {
-      this.weightsBegin -= up8(length);
-      if (this.weightsBegin < this.memory.length / 4) throw new Error("the networks are too large for the page");
-      return this.weightsBegin;
     }
   }
 
@@ -126,7 +120,7 @@ cyclegan.engine = (function () {
       const {shape, values} = this.tensors[this.prefix + key + ".weight"], side = shape[3];
       const [inputs, outputs] = isTransposed ? shape : [shape[1], shape[0]];
       const count = inputs * taps.length, groups = Math.ceil(outputs / 4);
-      const weights = this.machine.roomForWeights(groups * count * 4), bias = this.machine.roomForWeights(groups * 4);
+      const weights = this.machine.room(groups * count * 4, true), bias = this.machine.room(groups * 4, true);
       this.memory.set(this.tensors[this.prefix + key + ".bias"].values, bias);
       for (let o = 0; o < outputs; o++) {
         let to = weights + Math.floor(o / 4) * count * 4 + o % 4;
@@ -238,8 +232,7 @@ cyclegan.engine = (function () {
     }
 
     add(x, y) {
-      const memory = this.memory;
-      for (let i = 0; i < x.channels * x.plane; i++) memory[x.at + i] += memory[y.at + i];
+      for (let i = 0; i < x.channels * x.plane; i++) this.memory[x.at + i] += this.memory[y.at + i];
       return x;
     }
 
@@ -292,19 +285,16 @@ cyclegan.engine = (function () {
       if (error) failed(new Error(error));
       else done(pictures);
     };
-    if (worker) worker.onmessage = event => settle(event.data);
-    if (worker) worker.onerror = event => { while (waiting.length) settle({error: event.message}); };
-    return {
-      hasWorker: Boolean(worker), hasKernel: Boolean(wasm),
-      ask(message) {
-        return new Promise((done, failed) => {
-          waiting.push([done, failed]);
-          const whole = {wasm, ...message};
-          if (worker) worker.postMessage(whole);
-          else setTimeout(() => settle(attempt(translate, whole)));
-        });
-      },
-    };
+    if (worker) {
+      worker.onmessage = event => settle(event.data);
+      worker.onerror = event => { while (waiting.length) settle({error: event.message}); };
+    }
+    const ask = message => new Promise((done, failed) => {
+      waiting.push([done, failed]);
+      if (worker) worker.postMessage({wasm, ...message});
+      else setTimeout(() => settle(attempt(translate, {wasm, ...message})));
+    });
+    return {ask};
   }
 
   function attempt(translate, message) {
