@@ -71,6 +71,7 @@ cyclegan.scene = (function () {
     const onTable = cover(scene.table_y - y, pixel), depth = share((y - scene.table_y) / (1 - scene.table_y));
     colour = mix(colour, scene.table.map(value => value * (0.72 + 0.42 * depth)), onTable);
     colour = mix(colour, WHITE, 0.22 * line(y - scene.table_y, 0.008, pixel));
+    if (!onTable) return colour;  // no shadow on the wall
     const foot = scene.radius * scene.height * (scene.glass === "tumbler" ? 0.8 : 0.6);
     const dx = x - scene.x, dy = y - scene.foot_y;
     const cast = Math.exp(-(((dx + scene.light * 0.9 * foot) / (1.5 * foot)) ** 2) - (dy / (0.30 * foot)) ** 2);
