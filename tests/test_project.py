@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ADDRESS = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
 PLAYGROUND = ROOT / "playground.ipynb"
-CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
+CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python", "wasmtime": "wasmtime-py"}
 sys.path.insert(0, str(ROOT / ".ci"))
 
 
@@ -106,6 +106,8 @@ def test_the_address_command(tmp_path):
         "CITATION.cff",
         "pyproject.toml",
         "playground.ipynb",
+        "data/explorer.html",
+        "cyclegan_lib/show/page/page.html",
     ):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,13 +118,13 @@ def test_the_address_command(tmp_path):
         return subprocess.run(command, capture_output=True, text=True).returncode
 
     assert address("somebody/some.repo") == 0
-    for name in ("README.md", "CITATION.cff", "playground.ipynb", "pyproject.toml"):
+    for name in ("README.md", "CITATION.cff", "playground.ipynb", "pyproject.toml", "data/explorer.html"):
         text = (tmp_path / name).read_text()
         assert "somebody/some.repo" in text and (ADDRESS not in text), name
     json.loads((tmp_path / "playground.ipynb").read_text())
     assert address("no-slash") != 0 and address() != 0
     assert address(ADDRESS) == 0
-    for name in ("README.md", "playground.ipynb"):
+    for name in ("README.md", "playground.ipynb", "data/explorer.html", "cyclegan_lib/show/page/page.html"):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "not undone by the way back"
 
 
@@ -290,7 +292,11 @@ def test_installed_from_a_wheel_it_works(tmp_path):
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules() if path.stem != "__main__"]
     code = f"import importlib, cyclegan_lib\nfor name in {names}: importlib.import_module(name)\n"
-    code += "from cyclegan_lib.show.page import PAGE\nprint(cyclegan_lib.__file__, PAGE.is_file())"
+    code += "from cyclegan_lib.show.page import PARTS, assemble\npage = assemble(PARTS, {})\n"
+    code += (
+        "whole = all(f'id=\"{name}\"' in page for name in ('engine-script', 'engine-wasm', 'live', 'live-script'))\n"
+    )
+    code += "print(cyclegan_lib.__file__, whole)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert told.stdout.split() == [str(site / "cyclegan_lib" / "__init__.py"), "True"], told.stderr
