@@ -14,7 +14,7 @@ from string import Template
 from IPython.display import HTML
 
 HERE = Path(__file__).parent
-SHARED = ("common", "engine")  # scripts that every part may use, in this order
+SHARED = ("common", "engine", "scene")  # scripts that every part may use, in this order
 PARTS = tuple(name for name in ("mechanism", "live", "evidence", "lab") if (HERE / f"{name}.js").is_file())
 
 
