@@ -1,7 +1,7 @@
 """The page that computes: one HTML file with everything inside, and its parts as cells of a notebook.
 
 A part NAME is NAME.html (a <section id="NAME">), NAME.js (it registers `cyclegan.parts.NAME`) and, where it has them,
-NAME.css and NAME.wasm. `assemble` puts them into page.html, with the shared page.css and the scripts of SHARED.
+NAME_*.js (scripts that stand before it), NAME.css, NAME.wasm and NAME.json (its data, where none are given). `assemble` puts them into page.html, with the shared page.css and the scripts of SHARED.
 The same files and data give the same bytes.
 """
 
@@ -24,11 +24,11 @@ def assemble(parts, data):
     A script stands in an element with the id NAME-script (so that a worker can be made of its text), what
     `data[NAME]` holds, JSON-able, in NAME-data, and the bytes of NAME.wasm, in base64, in NAME-wasm.
     """
-    scripts = [*SHARED, *parts]
+    scripts = [*SHARED, *(script for part in parts for script in _scripts(part))]
     inside = {
         "css": "".join(_text(f"{name}.css") for name in ("page", *parts) if (HERE / f"{name}.css").is_file()),
         "sections": "".join(_text(f"{name}.html") for name in parts),
-        "data": "".join(_element("application/json", f"{name}-data", _json(data.get(name, {}))) for name in parts)
+        "data": "".join(_element("application/json", f"{name}-data", _json(data.get(name) or _kept(name))) for name in parts)
         + "".join(
             _element("text/plain", f"{name}-wasm", base64.b64encode((HERE / f"{name}.wasm").read_bytes()).decode())
             for name in scripts
@@ -41,6 +41,14 @@ def assemble(parts, data):
 
 def _text(name):
     return (HERE / name).read_text(encoding="utf-8")
+
+
+def _scripts(part):
+    return [*sorted((path.stem for path in HERE.glob(f"{part}_*.js")), reverse=True), part]
+
+
+def _kept(part):
+    return json.loads(_text(f"{part}.json")) if (HERE / f"{part}.json").is_file() else {}
 
 
 def _json(value):

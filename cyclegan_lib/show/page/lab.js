@@ -1,0 +1,285 @@
+// The CycleGAN Lab: its controls, experiments, slow motion and answer key. lab.json, here `data`, holds its texts.
+"use strict";
+cyclegan.parts.lab = function (section, data) {
+  const {makeEngine, makePile, seeded} = cyclegan.labEngine, draw = cyclegan.labDraw, {HEAT, EDGE} = draw;
+  const at = name => section.querySelector("#lab-" + name), percent = share => Math.round(100 * share) + "\u00a0%";
+  const OTHER = {A: "B", B: "A"}, GENERATOR = {A: "G_AB", B: "G_BA"}, START_ONLY = ["seed", "batch", "follow", "large"];
+  // A run: its settings at the start, the changes [step, key, value] made while it ran, drawn piles [[liquid, wall]].
+  const run = {preset: null, start: {}, changes: [], drawn: {}};
+  let engine, floors, history, width, recent, next, part, told, stopAt, drawingTime = 0, lastPart = 0;
+  let playing = false, chosen = 5, brush = null;
+
+  // Controls. What they show at first is the default.
+  const controls = {};
+  for (const control of section.querySelectorAll("[data-key]")) controls[control.dataset.key] = control;
+  function read(key) {
+    const {type, checked, value} = controls[key];
+    return type === "checkbox" ? Number(checked) : value === "" || isNaN(value) ? value : Number(value);
+  }
+  /** Set a control. A link may hold anything: what the control cannot show is left out. Returns what it shows. */
+  function write(key, value) {
+    const control = controls[key];
+    if (control.type === "checkbox") control.checked = Number(value);
+    else if (control.type === "number") control.value = Math.min(9999, Math.max(0, Math.round(value) || 0));
+    else if (!control.options || [...control.options].some(option => option.value === `${value}`)) control.value = value;
+    if (control.type === "range") control.parentNode.querySelector("output").textContent = control.value;
+    return read(key);
+  }
+  const readAll = () => Object.fromEntries(Object.keys(controls).map(key => [key, read(key)])), DEFAULTS = readAll();
+
+  /** Begin a run: an experiment of the list or the reader's own, some of {start, changes, drawn}; stop: at this step. */
+  function begin(preset, own = {}, stop = preset ? preset.steps : Infinity) {
+    const start = {...DEFAULTS, ...(preset && preset.settings), ...own.start};
+    Object.assign(run, {changes: preset ? preset.changes : [], drawn: {}}, own, {preset, start: {}});
+    for (const key in controls) run.start[key] = write(key, start[key]);
+    const piles = {}, table = seeded(99);
+    for (const domain of ["A", "B"]) {
+      const drawn = run.drawn[domain] && run.drawn[domain].map(picture => [...picture, 0.7 * table() - 0.5]);
+      piles[domain] = drawn || makePile(domain, run.start.seed, run.start.follow / 100);
+    }
+    engine = makeEngine({...run.start, piles}, cyclegan.wasm("lab"));
+    floors = {A: draw.floorOf(piles.A), B: draw.floorOf(piles.B)};
+    [history, width, recent, next, part, told, stopAt] = [[], 1, [], 0, 0, "", stop];
+    play(false);
+  }
+  const beginOwn = (drawn = run.drawn) => begin(null, {start: readAll(), drawn});
+
+  function changed(key) {
+    const value = write(key, read(key));
+    if (key === "seed" && run.preset) return begin(run.preset, {start: {seed: value}});
+    if (!engine.step || START_ONLY.includes(key)) return beginOwn();
+    Object.assign(run, {preset: null, changes: [...run.changes.slice(0, next++), [engine.step, key, value]]});
+    engine.settings[key] = value;
+    stopAt = Infinity;
+    return show();
+  }
+
+  // Training
+  function applyChanges() {
+    for (; next < run.changes.length && run.changes[next][0] <= engine.step; next++) {
+      const [, key, value] = run.changes[next];
+      engine.settings[key] = write(key, value);
+    }
+  }
+  function record() {
+    recent = [...recent.slice(-99), {...engine.losses}];
+    if (!history.length || history.at(-1).count === width) history.push({count: 0, cycle_A: 0, cycle_B: 0, loss_D: 0});
+    const bin = history.at(-1);
+    for (const name in bin) bin[name] += name === "count" ? 1 : engine.losses[name];
+    if (history.length < 400 || bin.count < width) return;
+    for (let i = 0; i < 400; i += 2) for (const name in bin) history[i][name] += history[i + 1][name];
+    history = history.filter((_, i) => i % 2 === 0);  // of two bins one was made
+    width *= 2;
+  }
+  function train() {
+    applyChanges();
+    engine.train();
+    record();
+  }
+  const isSlow = () => at("slow").getAttribute("aria-pressed") === "true";
+  function play(on) {
+    playing = on;
+    if (on) requestAnimationFrame(frame);
+    show();
+  }
+  /** Some steps, then one drawing, which takes a third of the time at most, however slow it is. */
+  function frame(now) {
+    if (!playing) return;
+    const end = performance.now() + Math.max(30, 2 * drawingTime), most = Number(at("speed").value) || Infinity;
+    if (isSlow() && now - lastPart > 5000) nextPart(lastPart = now);
+    for (let i = 0; !isSlow() && i < most && engine.step < stopAt && performance.now() < end; i++) train();
+    play(isSlow() || engine.step < stopAt);
+  }
+
+  /** Slow motion: the calls of `engine.train`, in six parts, each with its words. */
+  function nextPart() {
+    if (part === 0) {
+      applyChanges();
+      engine.deal();
+      engine.generatorGradients();
+    }
+    if (part === 4) engine.updateGenerators();
+    if (part === 5) {
+      engine.discriminatorGradients();
+      engine.updateDiscriminators();
+      record();
+    }
+    const {real, fake, rec, score} = engine.first_A, {batch, buffer} = engine.settings;
+    const words = {batch, score: score.toFixed(2), step: engine.step, loss_D: (engine.losses.loss_D || 0).toFixed(3),
+      cycle: draw.difference(rec, real).toFixed(3), shown: buffer ? "new ones and, from the buffer, old ones" : "new ones"};
+    for (const [name, picture] of Object.entries({real, fake, rec})) words[name] = picture.map(x => x.toFixed(2)).join(", ");
+    told = data.parts[part].replace(/\{(\w+)\}/g, (_, name) => words[name]);
+    part = (part + 1) % 6;
+  }
+
+  /** What became of walls and liquids of a pile, as shares: [kept, inverted, lost, liquid right]. */
+  function answerKey(from) {
+    const pile = engine.settings.piles[from], other = engine.settings.piles[OTHER[from]];
+    const target = other.reduce((sum, picture) => sum + picture[0], 0) / other.length;
+    const fakes = engine.translations(GENERATOR[from], pile);
+    const share = (list, test) => list.filter(test).length / Math.max(1, list.length);
+    // Walls near grey are not counted: there kept and inverted look alike.
+    const walls = pile.map((picture, i) => [picture[1], fakes[i][1]]).filter(([before]) => Math.abs(before) >= 0.3);
+    const kept = share(walls, ([before, after]) => Math.abs(after - before) < 0.3);
+    const inverted = share(walls, ([before, after]) => Math.abs(after + before) < 0.3);
+    return [kept, inverted, Math.max(0, 1 - kept - inverted), share(fakes, fake => Math.abs(fake[0] - target) < 0.3)];
+  }
+
+  // Showing
+  const line = Array.from({length: HEAT}, (_, i) => EDGE * ((2 * i + 1) / HEAT - 1));
+  const grid = line.flatMap(wall => line.map(liquid => [liquid, -wall]));  // all over a plane, from its upper left corner
+  function showPlanes() {
+    const {piles, norm} = engine.settings, dots = [], scores = {}, pushes = [];
+    for (const from of ["A", "B"]) {
+      const real = piles[from].slice(0, 64), table = piles[from].reduce((sum, picture) => sum + picture[2], 0) / piles[from].length;
+      const fakes = engine.translations(GENERATOR[from], real), recs = engine.translations(GENERATOR[OTHER[from]], fakes);
+      scores[from] = engine.scores("D_" + from, grid.map(picture => [...picture, table]));
+      for (const picture of real) dots.push([from, picture, "real", from]);
+      for (const picture of fakes) dots.push([OTHER[from], picture, "fake", from]);
+      for (const picture of recs) dots.push([from, picture, "rec", from]);
+    }
+    const real = piles.A[chosen % piles.A.length], [fake] = engine.translations("G_AB", [real]);
+    const one = told ? engine.first_A : {real, fake, rec: engine.translations("G_BA", [fake])[0]};
+    const path = [["A", one.real, "real", "A", true], ["B", one.fake, "fake", "A", true], ["A", one.rec, "rec", "A", true]];
+    if (told) path.length = Math.min(3, part || 6);  // what slow motion has told of
+    if (told && part === 5) {
+      const longest = Math.max(Math.hypot(...one.fromJudge), Math.hypot(...one.fromCycle), 1e-12);
+      for (const [push, colour] of [[one.fromJudge, "D"], [one.fromCycle, "none"]]) {
+        pushes.push(["B", one.fake, push.map(x => -0.5 * x / longest), colour]);  // downhill
+      }
+    }
+    draw.drawPlanes(at("planes"), {scores, norm, dots: [...dots, ...path], path, pushes, brush});
+    return path;
+  }
+  function show() {
+    const began = performance.now(), path = showPlanes(), {preset} = run, key = {A: answerKey("A"), B: answerKey("B")};
+    draw.drawCurves(at("curves"), history, Math.max(2000, engine.step), floors, engine.settings.norm);
+    drawingTime = performance.now() - began;
+    at("step").textContent = engine.step;
+    at("play").textContent = playing ? "Pause" : "Play";
+    for (const [i, pixel] of at("pixels").querySelectorAll("i").entries()) {
+      const seen = path[Math.floor(i / 3)], value = seen ? seen[1][i % 3] : 0, grey = Math.round(127.5 * (value + 1));
+      pixel.textContent = seen ? value.toFixed(2) : "?";
+      pixel.style.cssText = `background: rgb(${grey},${grey},${grey}); color: ${grey > 127 ? "#000" : "#fff"}`;
+    }
+    for (const [i, cell] of at("key").querySelectorAll("td").entries()) {
+      cell.textContent = percent(key[i < 4 ? "A" : "B"][i % 4]);
+      cell.style.setProperty("--share", cell.textContent.replace("\u00a0", ""));
+    }
+    if (playing && !isSlow()) return;  // what follows is read aloud, or takes time
+    const mean = name => recent.reduce((sum, losses) => sum + losses[name], 0) / Math.max(1, recent.length);
+    const yours = `Your run at step ${engine.step}: walls kept ${percent(key.A[0])}, inverted ${percent(key.A[1])}, lost
+      ${percent(key.A[2])}; liquid right ${percent(key.A[3])} (A → B). Mean of the last ${recent.length} steps: cycle loss of A
+      ${mean("cycle_A").toFixed(3)}, discriminators ${mean("loss_D").toFixed(2)}.`;
+    const answer = !preset ? "" : engine.step < preset.steps ? `The answer comes after step ${preset.steps}.` : preset.answer;
+    at("preset").value = preset ? preset.name : "";
+    at("question").textContent = preset ? preset.question : data.own;
+    at("answer").innerHTML = [answer, engine.step ? yours : ""].filter(Boolean).map(text => `<p>${text}</p>`).join("");
+    at("words").innerHTML = told || data.slow;
+    at("words").classList.toggle("hidden", !isSlow());
+    at("one").textContent = isSlow() ? "Next part" : "One step";
+    at("print").textContent = engine.fingerprint();
+    at("address").value = address();
+    at("planes").setAttribute("aria-label", `The planes of A and B. ${yours}`);
+    at("curves").setAttribute("aria-label", `Losses. Floors: A ${floors.A.toFixed(2)}, B ${floors.B.toFixed(2)}. ${yours}`);
+  }
+
+  // The address: all of a run, after #lab?
+  const pack = pile => pile.flat().map(x => Math.round(100 * x + 100).toString(36).padStart(2, "0")).join("");
+  function unpack(text) {
+    const numbers = (text.match(/[0-9a-z]{2}/g) || []).map(two => Math.max(-0.98, Math.min(0.98, parseInt(two, 36) / 100 - 1)));
+    return Array.from({length: Math.min(256, Math.floor(numbers.length / 2))}, (_, i) => [numbers[2 * i], numbers[2 * i + 1]]);
+  }
+  function address() {
+    const parameters = new URLSearchParams(run.preset ? {experiment: run.preset.name} : {});
+    const usual = {...DEFAULTS, ...(run.preset && run.preset.settings)};
+    for (const key in controls) if (run.start[key] !== usual[key]) parameters.set(key, run.start[key]);
+    const changes = run.preset ? [] : run.changes.slice(0, next);
+    if (changes.length) parameters.set("changes", changes.map(change => change.join("*")).join("_"));
+    for (const domain in run.drawn) parameters.set(domain, pack(run.drawn[domain]));
+    parameters.set("stop", engine.step);
+    return (window.location.protocol === "about:" ? "" : window.location.href.split("#")[0]) + "#lab?" + parameters;
+  }
+  /** Begin what the address says, and train up to its step. */
+  function follow() {
+    const [name, text] = window.location.hash.slice(1).split("?");
+    if (name !== "lab" || !text) return begin(data.presets[0]);
+    const said = Object.fromEntries(new URLSearchParams(text)), own = {start: {}, drawn: {}};
+    const preset = data.presets.find(one => one.name === said.experiment) || null;
+    for (const key in controls) if (key in said) own.start[key] = said[key];
+    for (const domain of ["A", "B"]) if (unpack(said[domain] || "").length) own.drawn[domain] = unpack(said[domain]);
+    const changes = (said.changes || "").split("_").map(change => change.split("*")).filter(([, key]) => key in controls);
+    if (!preset) own.changes = changes.map(([step, key, value]) => [Number(step) || 0, key, value]);
+    begin(preset, own, Math.min(50000, Number(said.stop) || 0));
+    section.scrollIntoView();
+    return play(stopAt > 0);
+  }
+
+  // What the reader does
+  for (const {name, title} of data.presets) at("preset").add(new Option(title, name));
+  const actions = {
+    play() {
+      if (!playing && engine.step >= stopAt) stopAt = Infinity;
+      play(!playing);
+    },
+    one() {
+      if (isSlow()) nextPart();
+      else train();
+      play(false);
+    },
+    slow() {
+      while (part) nextPart();  // a step is finished
+      told = "";
+      at("slow").setAttribute("aria-pressed", !isSlow());
+      play(false);
+    },
+    again: () => (run.preset ? begin(run.preset, {start: {seed: run.start.seed}}) : beginOwn()),
+    given: () => beginOwn({}),
+    copy() {
+      at("address").select();
+      const old = () => document.execCommand("copy");  // for frames that may not use the clipboard
+      if (navigator.clipboard) navigator.clipboard.writeText(at("address").value).catch(old);
+      else old();
+    },
+  };
+  for (const name in actions) at(name).addEventListener("click", actions[name]);
+  for (const key in controls) controls[key].addEventListener("input", () => changed(key));
+  at("preset").addEventListener("input", () => {
+    const preset = data.presets.find(one => one.name === at("preset").value);
+    return preset ? begin(preset) : beginOwn();
+  });
+
+  /** The pointer, or the brush that the arrow keys move, chooses a picture of A or draws a pile. ends: start again. */
+  function touch(domain, place, draws, ends) {
+    const pile = at("pointer").value;
+    brush = [pile || domain, ...place.map(x => Math.min(0.98, Math.max(-0.98, x)))];
+    const distance = picture => Math.hypot(picture[0] - brush[1], picture[1] - brush[2]);
+    const near = engine.settings.piles.A.slice(0, 64).map(distance);
+    if (!pile) chosen = near.indexOf(Math.min(...near));
+    if (pile === domain && draws) {
+      const old = run.drawn[pile] || [], spray = seeded(old.length);
+      const points = [0, 1, 2, 3].map(() => brush.slice(1).map(x => Math.round(100 * x + 16 * spray() - 8) / 100));
+      run.drawn = {...run.drawn, [pile]: [...old, ...points].slice(-256)};
+      engine.settings.piles[pile] = run.drawn[pile].map(picture => [...picture, -0.15]);
+    }
+    return pile && ends ? beginOwn() : show();
+  }
+  const canvas = at("planes"), pointer = draws => event => {
+    const [domain, ...place] = draw.pictureAt(canvas, event.offsetX, event.offsetY);
+    if (event.type === "pointerdown") canvas.setPointerCapture(event.pointerId);
+    if (event.type !== "pointermove" || event.buttons) touch(domain, place, draws, event.type === "pointerup");
+  };
+  for (const name of ["pointerdown", "pointermove", "pointerup"]) canvas.addEventListener(name, pointer(name !== "pointerup"));
+  canvas.addEventListener("keydown", event => {
+    const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1], Enter: [0, 0]}[event.key] || [];
+    if (dx === undefined) return;
+    event.preventDefault();
+    const [domain, x, y] = brush || ["A", 0, 0];
+    touch(at("pointer").value || domain, [x + 0.05 * dx, y + 0.05 * dy], event.key === "Enter", event.key === "Enter");
+  });
+
+  window.addEventListener("hashchange", follow);
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
+  follow();
+  new ResizeObserver(show).observe(canvas);
+};
