@@ -1,7 +1,8 @@
 """The page that computes: one HTML file with everything inside, and its parts as cells of a notebook.
 
 A part NAME is NAME.html (a <section id="NAME">), NAME.js (it registers `cyclegan.parts.NAME`) and, where it has them,
-NAME_*.js (scripts that stand before it), NAME.css, NAME.wasm and NAME.json (its data, where none are given). `assemble` puts them into page.html, with the shared page.css and the scripts of SHARED.
+NAME_*.js (scripts that stand before it), NAME.css, NAME.wasm and NAME.json (its data, where none are given). `assemble`
+puts them into page.html, with the shared page.css and the scripts of SHARED.
 The same files and data give the same bytes.
 """
 
@@ -28,7 +29,9 @@ def assemble(parts, data):
     inside = {
         "css": "".join(_text(f"{name}.css") for name in ("page", *parts) if (HERE / f"{name}.css").is_file()),
         "sections": "".join(_text(f"{name}.html") for name in parts),
-        "data": "".join(_element("application/json", f"{name}-data", _json(data.get(name) or _kept(name))) for name in parts)
+        "data": "".join(
+            _element("application/json", f"{name}-data", _json(data.get(name) or _kept(name))) for name in parts
+        )
         + "".join(
             _element("text/plain", f"{name}-wasm", base64.b64encode((HERE / f"{name}.wasm").read_bytes()).decode())
             for name in scripts

@@ -112,19 +112,6 @@ cyclegan.parts.lab = function (section, data) {
     part = (part + 1) % 6;
   }
 
-  /** What became of walls and liquids of a pile, as shares: [kept, inverted, lost, liquid right]. */
-  function answerKey(from) {
-    const pile = engine.settings.piles[from], other = engine.settings.piles[OTHER[from]];
-    const target = other.reduce((sum, picture) => sum + picture[0], 0) / other.length;
-    const fakes = engine.translations(GENERATOR[from], pile);
-    const share = (list, test) => list.filter(test).length / Math.max(1, list.length);
-    // Walls near grey are not counted: there kept and inverted look alike.
-    const walls = pile.map((picture, i) => [picture[1], fakes[i][1]]).filter(([before]) => Math.abs(before) >= 0.3);
-    const kept = share(walls, ([before, after]) => Math.abs(after - before) < 0.3);
-    const inverted = share(walls, ([before, after]) => Math.abs(after + before) < 0.3);
-    return [kept, inverted, Math.max(0, 1 - kept - inverted), share(fakes, fake => Math.abs(fake[0] - target) < 0.3)];
-  }
-
   // Showing
   const line = Array.from({length: HEAT}, (_, i) => EDGE * ((2 * i + 1) / HEAT - 1));
   const grid = line.flatMap(wall => line.map(liquid => [liquid, -wall]));  // all over a plane, from its upper left corner
@@ -152,7 +139,7 @@ cyclegan.parts.lab = function (section, data) {
     return path;
   }
   function show() {
-    const began = performance.now(), path = showPlanes(), {preset} = run, key = {A: answerKey("A"), B: answerKey("B")};
+    const began = performance.now(), path = showPlanes(), {preset} = run, key = {A: engine.answerKey("A"), B: engine.answerKey("B")};
     draw.drawCurves(at("curves"), history, Math.max(2000, engine.step), floors, engine.settings.norm);
     drawingTime = performance.now() - began;
     at("step").textContent = engine.step;
@@ -187,7 +174,7 @@ cyclegan.parts.lab = function (section, data) {
   // The address: all of a run, after #lab?
   const pack = pile => pile.flat().map(x => Math.round(100 * x + 100).toString(36).padStart(2, "0")).join("");
   function unpack(text) {
-    const numbers = (text.match(/[0-9a-z]{2}/g) || []).map(two => Math.max(-0.98, Math.min(0.98, parseInt(two, 36) / 100 - 1)));
+    const numbers = (text.match(/[0-9a-z]{2}/g) || []).map(two => Math.max(-98, Math.min(98, parseInt(two, 36) - 100)) / 100);
     return Array.from({length: Math.min(256, Math.floor(numbers.length / 2))}, (_, i) => [numbers[2 * i], numbers[2 * i + 1]]);
   }
   function address() {
@@ -252,7 +239,7 @@ cyclegan.parts.lab = function (section, data) {
   /** The pointer, or the brush that the arrow keys move, chooses a picture of A or draws a pile. ends: start again. */
   function touch(domain, place, draws, ends) {
     const pile = at("pointer").value;
-    brush = [pile || domain, ...place.map(x => Math.min(0.98, Math.max(-0.98, x)))];
+    brush = [pile || domain, ...place.map(x => Math.min(0.9, Math.max(-0.9, x)))];
     const distance = picture => Math.hypot(picture[0] - brush[1], picture[1] - brush[2]);
     const near = engine.settings.piles.A.slice(0, 64).map(distance);
     if (!pile) chosen = near.indexOf(Math.min(...near));

@@ -262,7 +262,7 @@ cyclegan.labEngine = (function () {
       for (const name of ["fake", "rec", "idt", "score", "scoreReal"]) way[name] = makePass(n);
       way.buffer = makeBuffer(bufferRandom);
     }
-    const engine = {settings, memory, networks, losses, step: 0};
+    const engine = {settings, memory, networks, losses, real, step: 0};
 
     /** The next batch: pictures of both piles, at random. */
     engine.deal = function () {
@@ -342,6 +342,19 @@ cyclegan.labEngine = (function () {
     engine.translations = (name, pictures) => lookAt(translate, networks[name], pictures);
     engine.scores = (name, pictures) => lookAt(forward, networks[name], pictures).map(rows => rows[0]);
 
+    /** What became of walls and liquids of a pile on the way to the other, as shares: [kept, inverted, lost, right]. */
+    engine.answerKey = function (from) {
+      const pile = settings.piles[from], other = settings.piles[from === "A" ? "B" : "A"];
+      const target = other.reduce((sum, picture) => sum + picture[0], 0) / other.length;
+      const fakes = engine.translations(from === "A" ? "G_AB" : "G_BA", pile);
+      const share = (list, test) => list.filter(test).length / Math.max(1, list.length);
+      // Walls near grey are not counted: there kept and inverted look alike.
+      const walls = pile.map((picture, i) => [picture[1], fakes[i][1]]).filter(([before]) => Math.abs(before) >= 0.3);
+      const kept = share(walls, ([before, after]) => Math.abs(after - before) < 0.3);
+      const inverted = share(walls, ([before, after]) => Math.abs(after + before) < 0.3);
+      return [kept, inverted, Math.max(0, 1 - kept - inverted), share(fakes, fake => Math.abs(fake[0] - target) < 0.3)];
+    };
+
     /** Eight letters, others as soon as any weight differs in any bit. */
     engine.fingerprint = function () {
       let hash = 0x811C9DC5;
@@ -354,5 +367,5 @@ cyclegan.labEngine = (function () {
     return engine;
   }
 
-  return {makeEngine, makePile, seeded, tanh};
+  return {makeEngine, makePile, makeBuffer, seeded, tanh};
 })();
