@@ -43,7 +43,7 @@ def engine(browser):
 
     tab = browser.new_page()
     wasm = base64.b64encode((HERE / "lab.wasm").read_bytes()).decode()
-    scripts = [(HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("lab_engine", "lab_draw")]
+    scripts = [(HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("lab_engine", "lab_planes")]
     for script in ("var cyclegan = {parts: {}};", *scripts, HELPERS.replace("WASM", json.dumps(wasm))):
         tab.add_script_tag(content=script)
     yield tab.evaluate
@@ -211,7 +211,7 @@ def test_the_floor_is_the_distance_to_the_disc(engine):
     disc = np.tanh((radius * np.cos(angle))[..., None] * u + (radius * np.sin(angle))[..., None] * v).reshape(-1, 3)
     for pile in piles:
         expected = np.mean([np.abs(disc - picture).mean(1).min() for picture in np.array(pile)])
-        assert engine("pile => cyclegan.labDraw.floorOf(pile)", pile) == pytest.approx(expected, abs=2e-3)
+        assert engine("pile => cyclegan.labPlanes.floorOf(pile)", pile) == pytest.approx(expected, abs=2e-3)
 
 
 # The experiments
@@ -234,7 +234,7 @@ def measured(engine):
                     for (const name in losses) losses[name].push(engine.losses[name]);
                 }
                 return {losses, key: {A: engine.answerKey("A"), B: engine.answerKey("B")}, print: engine.fingerprint(),
-                        floor: cyclegan.labDraw.floorOf(engine.settings.piles.A)};
+                        floor: cyclegan.labPlanes.floorOf(engine.settings.piles.A)};
             }""",
                 [settings, changes, steps],
             )

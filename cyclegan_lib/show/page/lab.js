@@ -1,7 +1,7 @@
 // The CycleGAN Lab: its controls, experiments, slow motion and answer key. lab.json, here `data`, holds its texts.
 "use strict";
 cyclegan.parts.lab = function (section, data) {
-  const {makeEngine, makePile, seeded} = cyclegan.labEngine, draw = cyclegan.labDraw, {HEAT, EDGE} = draw;
+  const {makeEngine, makePile, seeded} = cyclegan.labEngine, draw = cyclegan.labPlanes, {HEAT, EDGE} = draw;
   const at = name => section.querySelector("#lab-" + name), percent = share => Math.round(100 * share) + "\u00a0%";
   const OTHER = {A: "B", B: "A"}, GENERATOR = {A: "G_AB", B: "G_BA"}, START_ONLY = ["seed", "batch", "follow", "large"];
   // A run: its settings at the start, the changes [step, key, value] made while it ran, drawn piles [[liquid, wall]].

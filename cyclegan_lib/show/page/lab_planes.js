@@ -1,6 +1,6 @@
 // What the Lab draws: a plane for each domain, and the losses.
 "use strict";
-cyclegan.labDraw = (function () {
+cyclegan.labPlanes = (function () {
   const {tanh} = cyclegan.labEngine, EDGE = 1.05, HEAT = 24, TOP = 24, HIGHEST = 0.6, RIM = Math.sqrt(3);
   const heat = Object.assign(document.createElement("canvas"), {width: HEAT, height: HEAT});
 
