@@ -1,7 +1,7 @@
 """data/demo/lab.png: the CycleGAN Lab after one of its experiments, for the notebooks. With --speed: steps a second.
 
-The speed is that of a training which draws, at a batch of 64, with all losses on: in a headless Chromium, after a second
-in which the browser compiles. The machine should have two idle cores.
+The speed is that of a training which draws, at a batch of 64, with all losses on, in a headless Chromium, after a
+second in which the browser compiles. The machine should have two idle cores.
 """
 
 import argparse
@@ -39,7 +39,9 @@ def photograph(page):
     """Run the experiment to its answer, and keep what stands above the switches."""
     page.locator("#lab-preset").select_option(EXPERIMENT)
     page.locator("#lab-play").click()
-    page.wait_for_function("document.querySelector('#lab-answer').innerText.includes('Your run at step 2000')", timeout=0)
+    page.wait_for_function(
+        "document.querySelector('#lab-answer').innerText.includes('Your run at step 2000')", timeout=0
+    )
     page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
     first, last = (page.locator(name).bounding_box() for name in ("#lab .lab-grid", "#lab fieldset >> nth=0"))
     clip = dict(x=first["x"] - 10, y=first["y"] - 10, width=first["width"] + 20, height=last["y"] - first["y"])

@@ -208,9 +208,10 @@ COMMANDS = {
         "--to": argument(choices=("official", "onnx"), required=True, help="the format"),
         "--output": argument(type=path, default=Path("exported"), help="the folder that they are written to"),
     }),
-    "page": ("show.page", "write the explorer as one HTML page", {
-        "--ablation": argument(type=path, default=Path("data/ablation"), help="the experiment's folder"),
-        "--output": argument(type=path, default=Path("data/explorer.html"), help="the page to write"),
+    "page": ("show.page", "write one HTML page that runs networks: the experiment's, or those of a run of your own", {
+        "run": argument(nargs="?", help="saved_models/<run_name> (default: the experiment)"),
+        "--output": argument(type=path, help="the page to write (default: data/explorer.html, or <run_name>.html)"),
+        "--data_root": DATA_ROOT, "--ablation": argument(type=path, help="its folder (default: <data_root>/ablation)"),
     }),
 }  # fmt: skip
 

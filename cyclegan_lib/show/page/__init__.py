@@ -1,9 +1,8 @@
 """The page that computes: one HTML file with everything inside, and its parts as cells of a notebook.
 
-A part NAME is NAME.html (a <section id="NAME">), NAME.js (it registers `cyclegan.parts.NAME`) and, where it has them,
-NAME_*.js (scripts that stand before it), NAME.css, NAME.wasm and NAME.json (its data, where none are given). `assemble`
-puts them into page.html, with the shared page.css and the scripts of SHARED.
-The same files and data give the same bytes.
+A part NAME is NAME.html (a <section id="NAME">) and, where it has them, NAME.js (it registers `cyclegan.parts.NAME`),
+NAME_*.js (what that needs), NAME.css, NAME.wasm and NAME.json (its data, where none are given). `assemble` puts them
+into page.html, with page.css and the scripts of SHARED. The same files and data give the same bytes.
 """
 
 import base64
@@ -14,9 +13,13 @@ from string import Template
 
 from IPython.display import HTML
 
+from cyclegan_lib.errors import UserError
+from cyclegan_lib.files import write_atomic
+from cyclegan_lib.show.page import contents
+
 HERE = Path(__file__).parent
-SHARED = ("common", "engine", "scene")  # scripts that every part may use, in this order
-PARTS = tuple(name for name in ("mechanism", "live", "evidence", "lab") if (HERE / f"{name}.js").is_file())
+SHARED = ("common", "engine", "scene", "floor")  # scripts that every part may use, in this order
+PARTS = tuple(n for n in ("opening", "mechanism", "live", "evidence", "lab") if (HERE / f"{n}.html").is_file())
 
 
 def assemble(parts, data):
@@ -25,45 +28,78 @@ def assemble(parts, data):
     A script stands in an element with the id NAME-script (so that a worker can be made of its text), what
     `data[NAME]` holds, JSON-able, in NAME-data, and the bytes of NAME.wasm, in base64, in NAME-wasm.
     """
-    scripts = [*SHARED, *(script for part in parts for script in _scripts(part))]
+    scripts = list(SHARED)
+    for part in parts:
+        scripts += [*sorted(path.stem for path in HERE.glob(f"{part}_*.js")), part]
+    kernels = {name: base64.b64encode((HERE / f"{name}.wasm").read_bytes()) for name in scripts if _has(f"{name}.wasm")}
     inside = {
-        "css": "".join(_text(f"{name}.css") for name in ("page", *parts) if (HERE / f"{name}.css").is_file()),
+        "css": "".join(_text(f"{name}.css") for name in ("page", *parts)),
         "sections": "".join(_text(f"{name}.html") for name in parts),
         "data": "".join(
             _element("application/json", f"{name}-data", _json(data.get(name) or _kept(name))) for name in parts
         )
-        + "".join(
-            _element("text/plain", f"{name}-wasm", base64.b64encode((HERE / f"{name}.wasm").read_bytes()).decode())
-            for name in scripts
-            if (HERE / f"{name}.wasm").is_file()
-        ),
+        + "".join(_element("text/plain", f"{name}-wasm", kernel.decode()) for name, kernel in kernels.items()),
         "scripts": "".join(_element("text/javascript", f"{name}-script", _text(f"{name}.js")) for name in scripts),
     }
     return Template(_text("page.html")).substitute(inside)
 
 
+def _has(name):
+    return (HERE / name).is_file()
+
+
 def _text(name):
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _scripts(part):
-    return [*sorted((path.stem for path in HERE.glob(f"{part}_*.js")), reverse=True), part]
-
-
-def _kept(part):
-    return json.loads(_text(f"{part}.json")) if (HERE / f"{part}.json").is_file() else {}
+    return (HERE / name).read_text(encoding="utf-8") if _has(name) else ""
 
 
 def _json(value):
-    return json.dumps(value, separators=(",", ":"), sort_keys=True).replace("<", "\\u003c")  # no "</script>" in it
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")  # no "</script>" in it
+
+
+def _kept(name):
+    return json.loads(_text(f"{name}.json") or "{}")
 
 
 def _element(kind, name, text):
-    return f'<script type="{kind}" id="{name}">{text}</script>\n'
+    return f'<script type="{kind}" id="{name}">{text}</script>\n' if text else ""
 
 
-def page_part(name, height=900, data=None):
-    """A part of the page as an IPython HTML object: one frame that holds everything, `height` pixels high at first."""
-    page = html.escape(assemble([name], {name: data or {}}))
+def page_part(name, height=900, data_root="data"):
+    """A part of the page, "mechanism" say, as an IPython HTML object: one frame with all that it needs inside.
+
+    The frame is `height` pixels high at first, and then as high as what it holds. The networks of "live" and the tables
+    of "evidence" are read from `data_root`/page and `data_root`/ablation; a `UserError` names what is missing.
+    """
+    data_root = Path(data_root)
+    make = {
+        "live": lambda: contents.live(data_root / "page", only_last=True),
+        "evidence": lambda: contents.evidence(data_root / "ablation"),
+    }.get(name, dict)
+    page = html.escape(assemble([name], {name: make()}))
     frame = f'<iframe title="{name}" style="width: 100%; height: {height}px; border: 0" srcdoc="{page}"></iframe>'
     return HTML(f"<div>{frame}</div>")  # IPython warns of a text that begins with a frame
+
+
+def write_page(path, run=None, data_root=Path("data"), ablation=None):
+    """Write the page: of the experiment, or of a `run` of your own, saved_models/<run_name> say. Returns its path.
+
+    Raises a `UserError` that names what is missing or damaged.
+    """
+    path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there'}")
+    if run:
+        text = assemble(("live", "mechanism"), {"live": contents.run(run, data_root)})
+    else:
+        tables, still = ablation or data_root / "ablation", data_root / "demo" / "water_to_wine.png"
+        data = {"live": contents.live(data_root / "page", still), "evidence": contents.evidence(tables)}
+        text = assemble(PARTS, data)
+    write_atomic(path, text)
+    return path
+
+
+def command(args):
+    """`cyclegan page`, and `cyclegan page saved_models/mine`."""
+    output = args.output or Path("data/explorer.html" if not args.run else f"{Path(args.run).name}.html")
+    path = write_page(output, args.run, args.data_root, args.ablation)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -6,7 +6,9 @@ var cyclegan = (function () {
 
   /** Base64 text -> Uint8Array. */
   function bytes(text) {
-    return Uint8Array.from(atob(text), character => character.charCodeAt(0));
+    const characters = atob(text), found = new Uint8Array(characters.length);
+    for (let i = 0; i < found.length; i++) found[i] = characters.charCodeAt(i);
+    return found;
   }
 
   /** The bytes of NAME.wasm, or null where the page has none. */
@@ -33,13 +35,67 @@ var cyclegan = (function () {
     return element;
   }
 
-  /** Call `act` now and whenever one of the controls changes. */
-  function onInput(controls, act) {
-    for (const control of controls) control.addEventListener("input", act);
-    act();
+  /** How a part finds its controls, by their name, and the places that it fills, by what they show. */
+  function finder(section) {
+    return {
+      named: name => section.querySelector(`[name=${name}]`), part: name => section.querySelector(`[data-of=${name}]`),
+    };
+  }
+
+  function average(values) {
+    let sum = 0;
+    for (const value of values) sum += value;
+    return sum / values.length;
+  }
+
+  /** Paint a picture (3 planes, or 1, of size × size, from -1 to 1) on a canvas. */
+  function draw(canvas, picture, size) {
+    const image = new ImageData(size, size), plane = size * size;
+    for (let i = 0; i < plane; i++) {
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = (picture[(c * plane + i) % picture.length] + 1) * 127.5;
+      image.data[4 * i + 3] = 255;
+    }
+    canvas.width = canvas.height = size;
+    canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+
+  /** Call `act(picture)` for a photograph chosen or dropped in any part; its middle square, 64 × 64. */
+  function onPhotograph(section, act) {
+    const input = section.querySelector("input[type=file]"), zone = input.closest(".drop");
+    const announce = file => createImageBitmap(file).then(image => {
+      const size = 64, side = Math.min(image.width, image.height), canvas = new OffscreenCanvas(size, size);
+      const context = canvas.getContext("2d");
+      context.imageSmoothingQuality = "high";
+      context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, size, size);
+      const pixels = context.getImageData(0, 0, size, size).data, picture = new Float32Array(3 * size * size);
+      for (let i = 0; i < picture.length; i++) {
+        picture[i] = pixels[4 * (i % (size * size)) + Math.floor(i / (size * size))] / 127.5 - 1;
+      }
+      document.dispatchEvent(new CustomEvent("photograph", {detail: picture}));
+    }).catch(() => { zone.querySelector("output").textContent = "The browser cannot read this file as a picture."; });
+    input.addEventListener("change", () => input.files[0] && announce(input.files[0]));
+    zone.addEventListener("dragover", event => event.preventDefault());
+    zone.addEventListener("drop", event => {
+      event.preventDefault();
+      if (event.dataTransfer.files[0]) announce(event.dataTransfer.files[0]);
+    });
+    document.addEventListener("photograph", event => act(event.detail));
+  }
+
+  /** A question shows its answer only after one of its buttons was pressed. */
+  function ask(question) {
+    const buttons = question.querySelectorAll("button"), answer = question.querySelector(".answer");
+    for (const button of buttons) {
+      button.addEventListener("click", () => {
+        for (const other of buttons) other.setAttribute("aria-pressed", other === button);
+        answer.querySelector("b").textContent = "right" in button.dataset ? "Right." : "Not so.";
+        answer.hidden = false;
+      });
+    }
   }
 
   function start() {
+    document.querySelectorAll(".question").forEach(ask);
     for (const section of document.querySelectorAll("main > section")) {
       if (parts[section.id]) {
         parts[section.id](section, JSON.parse(document.getElementById(section.id + "-data").textContent));
@@ -58,5 +114,5 @@ var cyclegan = (function () {
   }
 
   if (typeof document !== "undefined") document.addEventListener("DOMContentLoaded", start);
-  return {parts, bytes, wasm, worker, svg, onInput};
+  return {parts, bytes, wasm, worker, svg, finder, average, draw, onPhotograph};
 })();

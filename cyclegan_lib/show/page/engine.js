@@ -16,8 +16,8 @@ cyclegan.engine = (function () {
     return bits & 0x8000 ? -size : size;
   }
 
-  /** The bytes of a .safetensors file -> {facts, tensors: {key: {shape, values}}}. An 8-bit weight has a scale. */
-  function readSafetensors(bytes) {
+  /** The bytes of a .safetensors file -> {facts, tensors: {key: {shape, values}}}. 8-bit weights have a scale. */
+  function readSafetensors(bytes, outputNorm) {
     const view = new DataView(bytes.buffer, bytes.byteOffset), length = Number(view.getBigUint64(0, true));
     const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
     const read = {
@@ -35,7 +35,7 @@ cyclegan.engine = (function () {
       const weight = tensors[key.slice(0, -".scale".length)].values, scales = tensors[key].values;
       for (let i = 0; i < weight.length; i++) weight[i] *= scales[Math.floor(i * scales.length / weight.length)];
     }
-    return {facts: JSON.parse(header.__metadata__.facts), tensors};
+    return {facts: {...JSON.parse(header.__metadata__.facts), ...(outputNorm && {output_norm: outputNorm})}, tensors};
   }
 
   /** What engine.wat does, in JavaScript, for browsers without it. */
@@ -269,9 +269,9 @@ cyclegan.engine = (function () {
   function makeTranslator() {
     const files = {}, generators = {};
     let machine = null;
-    return ({wasm, key, bytes, names, picture, size}) => {
+    return ({wasm, key, norm, bytes, names, picture, size}) => {
       machine = machine || new Machine(wasm && new WebAssembly.Module(wasm));
-      if (bytes) files[key] = readSafetensors(bytes);
+      if (bytes) files[key] = readSafetensors(bytes, norm);
       const pictures = [];
       for (const name of names || []) {  // G_AB and then G_BA: there and back
         const id = key + " " + name;

@@ -163,7 +163,7 @@ cyclegan.parts.lab = function (section, data) {
     at("question").textContent = preset ? preset.question : data.own;
     at("answer").innerHTML = [answer, engine.step ? yours : ""].filter(Boolean).map(text => `<p>${text}</p>`).join("");
     at("words").innerHTML = told || data.slow;
-    at("words").classList.toggle("hidden", !isSlow());
+    at("words").hidden = !isSlow();
     at("one").textContent = isSlow() ? "Next part" : "One step";
     at("print").textContent = engine.fingerprint();
     at("address").value = address();
