@@ -2,11 +2,13 @@
 "use strict";
 cyclegan.parts.lab = function (section, data) {
   const {makeEngine, makePile, seeded} = cyclegan.labEngine, draw = cyclegan.labPlanes, {HEAT, EDGE} = draw;
-  const at = name => section.querySelector("#lab-" + name), percent = share => Math.round(100 * share) + "\u00a0%";
+  const at = name => section.querySelector("#lab-" + name);
+  const mean = (list, of) => list.reduce((sum, one) => sum + one[of], 0) / list.length;
+  const fill = (text, values) => text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
   const OTHER = {A: "B", B: "A"}, GENERATOR = {A: "G_AB", B: "G_BA"}, START_ONLY = ["seed", "batch", "follow", "large"];
   // A run: its settings at the start, the changes [step, key, value] made while it ran, drawn piles [[liquid, wall]].
   const run = {preset: null, start: {}, changes: [], drawn: {}};
-  let engine, floors, history, width, recent, next, part, told, stopAt, drawingTime = 0, lastPart = 0;
+  let engine, floors, history, next, part, told, stopAt, drawingTime = 0, lastPart = 0;
   let playing = false, chosen = 5, brush = null;
 
   // Controls. What they show at first is the default.
@@ -21,13 +23,13 @@ cyclegan.parts.lab = function (section, data) {
     const control = controls[key];
     if (control.type === "checkbox") control.checked = Number(value);
     else if (control.type === "number") control.value = Math.min(9999, Math.max(0, Math.round(value) || 0));
-    else if (!control.options || [...control.options].some(option => option.value === `${value}`)) control.value = value;
+    else if (!control.options || [...control.options].some(({value: own}) => own === `${value}`)) control.value = value;
     if (control.type === "range") control.parentNode.querySelector("output").textContent = control.value;
     return read(key);
   }
   const readAll = () => Object.fromEntries(Object.keys(controls).map(key => [key, read(key)])), DEFAULTS = readAll();
 
-  /** Begin a run: an experiment of the list or the reader's own, some of {start, changes, drawn}; stop: at this step. */
+  /** Begin a run: an experiment of the list, or the reader's own {start, changes, drawn}; stop: at this step. */
   function begin(preset, own = {}, stop = preset ? preset.steps : Infinity) {
     const start = {...DEFAULTS, ...(preset && preset.settings), ...own.start};
     Object.assign(run, {changes: preset ? preset.changes : [], drawn: {}}, own, {preset, start: {}});
@@ -39,7 +41,7 @@ cyclegan.parts.lab = function (section, data) {
     }
     engine = makeEngine({...run.start, piles}, cyclegan.wasm("lab"));
     floors = {A: draw.floorOf(piles.A), B: draw.floorOf(piles.B)};
-    [history, width, recent, next, part, told, stopAt] = [[], 1, [], 0, 0, "", stop];
+    [history, next, part, told, stopAt] = [[], 0, 0, "", stop];
     play(false);
   }
   const beginOwn = (drawn = run.drawn) => begin(null, {start: readAll(), drawn});
@@ -61,20 +63,10 @@ cyclegan.parts.lab = function (section, data) {
       engine.settings[key] = write(key, value);
     }
   }
-  function record() {
-    recent = [...recent.slice(-99), {...engine.losses}];
-    if (!history.length || history.at(-1).count === width) history.push({count: 0, cycle_A: 0, cycle_B: 0, loss_D: 0});
-    const bin = history.at(-1);
-    for (const name in bin) bin[name] += name === "count" ? 1 : engine.losses[name];
-    if (history.length < 400 || bin.count < width) return;
-    for (let i = 0; i < 400; i += 2) for (const name in bin) history[i][name] += history[i + 1][name];
-    history = history.filter((_, i) => i % 2 === 0);  // of two bins one was made
-    width *= 2;
-  }
   function train() {
     applyChanges();
     engine.train();
-    record();
+    history.push({...engine.losses});
   }
   const isSlow = () => at("slow").getAttribute("aria-pressed") === "true";
   function play(on) {
@@ -102,24 +94,27 @@ cyclegan.parts.lab = function (section, data) {
     if (part === 5) {
       engine.discriminatorGradients();
       engine.updateDiscriminators();
-      record();
+      history.push({...engine.losses});
     }
     const {real, fake, rec, score} = engine.first_A, {batch, buffer} = engine.settings;
-    const words = {batch, score: score.toFixed(2), step: engine.step, loss_D: (engine.losses.loss_D || 0).toFixed(3),
-      cycle: draw.difference(rec, real).toFixed(3), shown: buffer ? "new ones and, from the buffer, old ones" : "new ones"};
-    for (const [name, picture] of Object.entries({real, fake, rec})) words[name] = picture.map(x => x.toFixed(2)).join(", ");
-    told = data.parts[part].replace(/\{(\w+)\}/g, (_, name) => words[name]);
+    const words = {batch, score: score.toFixed(2), step: engine.step, loss_D: (engine.losses.loss_D || 0).toFixed(3)};
+    words.shown = buffer ? "new ones and, from the buffer, old ones" : "new ones";
+    words.cycle = draw.difference(rec, real).toFixed(3);
+    Object.entries({real, fake, rec}).forEach(([name, picture]) => {
+      words[name] = picture.map(x => x.toFixed(2)).join(", ");
+    });
+    told = fill(data.parts[part], words);
     part = (part + 1) % 6;
   }
 
   // Showing
   const line = Array.from({length: HEAT}, (_, i) => EDGE * ((2 * i + 1) / HEAT - 1));
-  const grid = line.flatMap(wall => line.map(liquid => [liquid, -wall]));  // all over a plane, from its upper left corner
+  const grid = line.flatMap(wall => line.map(liquid => [liquid, -wall]));  // from a plane's upper left corner
   function showPlanes() {
     const {piles, norm} = engine.settings, dots = [], scores = {}, pushes = [];
     for (const from of ["A", "B"]) {
-      const real = piles[from].slice(0, 64), table = piles[from].reduce((sum, picture) => sum + picture[2], 0) / piles[from].length;
-      const fakes = engine.translations(GENERATOR[from], real), recs = engine.translations(GENERATOR[OTHER[from]], fakes);
+      const real = piles[from].slice(0, 64), fakes = engine.translations(GENERATOR[from], real);
+      const recs = engine.translations(GENERATOR[OTHER[from]], fakes), table = mean(piles[from], 2);
       scores[from] = engine.scores("D_" + from, grid.map(picture => [...picture, table]));
       for (const picture of real) dots.push([from, picture, "real", from]);
       for (const picture of fakes) dots.push([OTHER[from], picture, "fake", from]);
@@ -127,7 +122,7 @@ cyclegan.parts.lab = function (section, data) {
     }
     const real = piles.A[chosen % piles.A.length], [fake] = engine.translations("G_AB", [real]);
     const one = told ? engine.first_A : {real, fake, rec: engine.translations("G_BA", [fake])[0]};
-    const path = [["A", one.real, "real", "A", true], ["B", one.fake, "fake", "A", true], ["A", one.rec, "rec", "A", true]];
+    const path = [["A", one.real, "real"], ["B", one.fake, "fake"], ["A", one.rec, "rec"]];
     if (told) path.length = Math.min(3, part || 6);  // what slow motion has told of
     if (told && part === 5) {
       const longest = Math.max(Math.hypot(...one.fromJudge), Math.hypot(...one.fromCycle), 1e-12);
@@ -135,48 +130,47 @@ cyclegan.parts.lab = function (section, data) {
         pushes.push(["B", one.fake, push.map(x => -0.5 * x / longest), colour]);  // downhill
       }
     }
-    draw.drawPlanes(at("planes"), {scores, norm, dots: [...dots, ...path], path, pushes, brush});
+    for (const [domain, picture, shape] of path) dots.push([domain, picture, shape, "A", true]);
+    draw.drawPlanes(at("planes"), {scores, norm, dots, path, pushes, brush});
     return path;
   }
   function show() {
-    const began = performance.now(), path = showPlanes(), {preset} = run, key = {A: engine.answerKey("A"), B: engine.answerKey("B")};
-    draw.drawCurves(at("curves"), history, Math.max(2000, engine.step), floors, engine.settings.norm);
+    const began = performance.now(), path = showPlanes(), {preset} = run, {step} = engine;
+    draw.drawCurves(at("curves"), history, floors, engine.settings.norm);
     drawingTime = performance.now() - began;
-    at("step").textContent = engine.step;
-    at("play").textContent = playing ? "Pause" : "Play";
-    for (const [i, pixel] of at("pixels").querySelectorAll("i").entries()) {
+    const key = [...engine.answerKey("A"), ...engine.answerKey("B")].map(x => Math.round(100 * x) + "%");
+    at("key").querySelectorAll("td").forEach((cell, i) => {
+      cell.textContent = key[i];
+      cell.style.setProperty("--share", key[i]);
+    });
+    at("pixels").querySelectorAll("i").forEach((pixel, i) => {
       const seen = path[Math.floor(i / 3)], value = seen ? seen[1][i % 3] : 0, grey = Math.round(127.5 * (value + 1));
       pixel.textContent = seen ? value.toFixed(2) : "?";
       pixel.style.cssText = `background: rgb(${grey},${grey},${grey}); color: ${grey > 127 ? "#000" : "#fff"}`;
-    }
-    for (const [i, cell] of at("key").querySelectorAll("td").entries()) {
-      cell.textContent = percent(key[i < 4 ? "A" : "B"][i % 4]);
-      cell.style.setProperty("--share", cell.textContent.replace("\u00a0", ""));
-    }
+    });
+    at("step").textContent = step;
+    at("play").textContent = playing ? "Pause" : "Play";
     if (playing && !isSlow()) return;  // what follows is read aloud, or takes time
-    const mean = name => recent.reduce((sum, losses) => sum + losses[name], 0) / Math.max(1, recent.length);
-    const yours = `Your run at step ${engine.step}: walls kept ${percent(key.A[0])}, inverted ${percent(key.A[1])}, lost
-      ${percent(key.A[2])}; liquid right ${percent(key.A[3])} (A → B). Mean of the last ${recent.length} steps: cycle loss of A
-      ${mean("cycle_A").toFixed(3)}, discriminators ${mean("loss_D").toFixed(2)}.`;
-    const answer = !preset ? "" : engine.step < preset.steps ? `The answer comes after step ${preset.steps}.` : preset.answer;
+    const last = history.slice(-100), [kept, inverted, lost, right] = key;
+    const cycle_A = mean(last, "cycle_A").toFixed(3), loss_D = mean(last, "loss_D").toFixed(2);
+    const yours = step ? fill(data.yours, {step, kept, inverted, lost, right, cycle_A, loss_D}) : "";
+    const answer = !preset ? "" : step < preset.steps ? fill(data.later, preset) : preset.answer;
     at("preset").value = preset ? preset.name : "";
     at("question").textContent = preset ? preset.question : data.own;
-    at("answer").innerHTML = [answer, engine.step ? yours : ""].filter(Boolean).map(text => `<p>${text}</p>`).join("");
+    at("answer").innerHTML = [answer, yours].filter(Boolean).map(text => `<p>${text}</p>`).join("");
     at("words").innerHTML = told || data.slow;
     at("words").hidden = !isSlow();
     at("one").textContent = isSlow() ? "Next part" : "One step";
     at("print").textContent = engine.fingerprint();
     at("address").value = address();
-    at("planes").setAttribute("aria-label", `The planes of A and B. ${yours}`);
-    at("curves").setAttribute("aria-label", `Losses. Floors: A ${floors.A.toFixed(2)}, B ${floors.B.toFixed(2)}. ${yours}`);
+    at("planes").setAttribute("aria-label", "The planes of A and B. " + yours);
+    at("curves").setAttribute("aria-label", "The losses, and the floors. " + yours);
   }
 
   // The address: all of a run, after #lab?
   const pack = pile => pile.flat().map(x => Math.round(100 * x + 100).toString(36).padStart(2, "0")).join("");
-  function unpack(text) {
-    const numbers = (text.match(/[0-9a-z]{2}/g) || []).map(two => Math.max(-98, Math.min(98, parseInt(two, 36) - 100)) / 100);
-    return Array.from({length: Math.min(256, Math.floor(numbers.length / 2))}, (_, i) => [numbers[2 * i], numbers[2 * i + 1]]);
-  }
+  const unpack = text => (text.match(/[0-9a-z]{4}/g) || []).slice(0, 256).map(four => [four.slice(0, 2), four.slice(2)]
+    .map(two => Math.max(-98, Math.min(98, parseInt(two, 36) - 100)) / 100));
   function address() {
     const parameters = new URLSearchParams(run.preset ? {experiment: run.preset.name} : {});
     const usual = {...DEFAULTS, ...(run.preset && run.preset.settings)};
@@ -195,8 +189,8 @@ cyclegan.parts.lab = function (section, data) {
     const preset = data.presets.find(one => one.name === said.experiment) || null;
     for (const key in controls) if (key in said) own.start[key] = said[key];
     for (const domain of ["A", "B"]) if (unpack(said[domain] || "").length) own.drawn[domain] = unpack(said[domain]);
-    const changes = (said.changes || "").split("_").map(change => change.split("*")).filter(([, key]) => key in controls);
-    if (!preset) own.changes = changes.map(([step, key, value]) => [Number(step) || 0, key, value]);
+    const changes = (said.changes || "").split("_").map(change => change.split("*"));
+    if (!preset) own.changes = changes.filter(([, key]) => key in controls).map(([step, ...to]) => [+step || 0, ...to]);
     begin(preset, own, Math.min(50000, Number(said.stop) || 0));
     section.scrollIntoView();
     return play(stopAt > 0);
@@ -251,18 +245,20 @@ cyclegan.parts.lab = function (section, data) {
     }
     return pile && ends ? beginOwn() : show();
   }
-  const canvas = at("planes"), pointer = draws => event => {
-    const [domain, ...place] = draw.pictureAt(canvas, event.offsetX, event.offsetY);
-    if (event.type === "pointerdown") canvas.setPointerCapture(event.pointerId);
-    if (event.type !== "pointermove" || event.buttons) touch(domain, place, draws, event.type === "pointerup");
-  };
-  for (const name of ["pointerdown", "pointermove", "pointerup"]) canvas.addEventListener(name, pointer(name !== "pointerup"));
+  const canvas = at("planes");
+  for (const name of ["pointerdown", "pointermove", "pointerup"]) {
+    canvas.addEventListener(name, event => {
+      const [domain, ...place] = draw.pictureAt(canvas, event.offsetX, event.offsetY);
+      if (name === "pointerdown") canvas.setPointerCapture(event.pointerId);
+      if (name !== "pointermove" || event.buttons) touch(domain, place, name !== "pointerup", name === "pointerup");
+    });
+  }
+  const MOVES = {ArrowLeft: [-0.05, 0], ArrowRight: [0.05, 0], ArrowUp: [0, 0.05], ArrowDown: [0, -0.05]};
   canvas.addEventListener("keydown", event => {
-    const [dx, dy] = {ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1], Enter: [0, 0]}[event.key] || [];
-    if (dx === undefined) return;
+    const enter = event.key === "Enter", [dx, dy] = MOVES[event.key] || [0, 0], [domain, x, y] = brush || ["A", 0, 0];
+    if (!dx && !dy && !enter) return;
     event.preventDefault();
-    const [domain, x, y] = brush || ["A", 0, 0];
-    touch(at("pointer").value || domain, [x + 0.05 * dx, y + 0.05 * dy], event.key === "Enter", event.key === "Enter");
+    touch(at("pointer").value || domain, [x + dx, y + dy], enter, enter);
   });
 
   window.addEventListener("hashchange", follow);

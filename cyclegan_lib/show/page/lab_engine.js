@@ -117,7 +117,7 @@ cyclegan.labEngine = (function () {
 
   /**
    * A CycleGAN and its world. settings: seed, batch (divisible by 8), piles {A, B}, large (true: the first weights are
-   * those of notebook 03; false: drawn as PyTorch draws them). To be changed at any time: cycle, identity (their weights
+   * those of notebook 03; false: drawn as PyTorch does it). To be changed at any time: cycle, identity (their weights
    * lambda), adversarial, buffer, norm (true or false), lrG, lrD, fault ("", "swapped" or "frozen").
    * bytes: of lab.wasm, or null.
    */

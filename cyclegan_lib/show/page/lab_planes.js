@@ -130,9 +130,10 @@ cyclegan.labPlanes = (function () {
     }
   }
 
-  /** history: [{count, cycle_A, cycle_B, loss_D}], sums over so many steps; last: the step at the right edge. */
-  function drawCurves(canvas, history, last, floors, norm) {
+  /** history: the losses of each step, by name. */
+  function drawCurves(canvas, history, floors, norm) {
     const {context, w, h, colour} = prepare(canvas), left = 34, bottom = h - 20;
+    const last = Math.max(2000, history.length), width = Math.ceil(last / 400);  // so many steps are a point
     context.textAlign = "left";
     const x = step => left + (w - left - 4) * step / last;
     const y = value => bottom - (bottom - 8) * Math.min(1, value / HIGHEST);
@@ -144,9 +145,12 @@ cyclegan.labPlanes = (function () {
     context.textAlign = "right";
     context.fillText("step " + last, w - 4, h - 3);
     for (const [name, ink] of [["loss_D", "D"], ["cycle_B", "B"], ["cycle_A", "A"]]) {
-      let steps = 0;
-      const middle = bin => x((steps += bin.count) - bin.count / 2);
-      stroke(context, colour(ink), 2, history.map(bin => [middle(bin), y(bin[name] / bin.count)]));
+      const points = [];
+      for (let step = 0; step < history.length; step += width) {
+        const some = history.slice(step, step + width), sum = some.reduce((so, losses) => so + losses[name], 0);
+        points.push([x(step + some.length / 2), y(sum / some.length)]);
+      }
+      stroke(context, colour(ink), 2, points);
     }
     for (const [domain, below] of floors.A > floors.B ? [["A", -5], ["B", 14]] : [["A", 14], ["B", -5]]) {
       const height = y(floors[domain]), words = `floor of ${domain}: ${floors[domain].toFixed(2)}`;
