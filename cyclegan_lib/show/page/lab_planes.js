@@ -152,15 +152,15 @@ cyclegan.labPlanes = (function () {
       }
       stroke(context, colour(ink), 2, points);
     }
-    for (const [domain, below] of floors.A > floors.B ? [["A", -5], ["B", 14]] : [["A", 14], ["B", -5]]) {
+    for (const domain of ["A", "B"]) {
       const height = y(floors[domain]), words = `floor of ${domain}: ${floors[domain].toFixed(2)}`;
       context.setLineDash(norm ? [7, 4] : [2, 5]);
       stroke(context, colour("floor"), 1.5, [[left, height], [w, height]]);
       context.setLineDash([]);
       Object.assign(context, {fillStyle: colour("floor"), strokeStyle: colour("paper"), lineWidth: 4});
       context.textAlign = "right";
-      context.strokeText(words, w - 4, height + below);
-      context.fillText(words, w - 4, height + below);
+      context.strokeText(words, w - 4, height + 14);
+      context.fillText(words, w - 4, height + 14);
     }
   }
 
