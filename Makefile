@@ -7,7 +7,7 @@ ARGS ?=
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-full torture lab venv lint results schematic ablation surgery debugging zoo photograph benchmark explorer notebooks address
+.PHONY: demo test test-full torture lab venv lint results schematic ablation surgery debugging zoo photograph benchmark explorer page-networks page-benchmark kernels notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
@@ -57,9 +57,19 @@ photograph: venv  ## the longer training behind notebook 08, a quarter of an hou
 benchmark: venv  ## the textbook step against ours on this machine, and the README's tables of it: goes on where it was
 	$(PY) .ci/benchmark.py $(ARGS)
 
-explorer: venv  ## data/explorer.html and the animation, from what the experiment left
+explorer: venv  ## data/explorer.html, its preview and the animation, from the kept networks and the tables
 	$(PY) -m cyclegan_lib page
+	$(PY) .ci/screenshot.py
 	$(PY) .ci/animation.py
+
+page-networks: venv  ## data/page: trains the networks that the page runs, a quarter of an hour where two cores are idle
+	$(PY) .ci/page_networks.py
+
+page-benchmark: venv  ## how often a second the page's networks redraw on this machine
+	$(PY) .ci/page_benchmark.py
+
+kernels: venv  ## the page's WebAssembly from its text form, for who changes one
+	$(PY) .ci/kernels.py
 
 notebooks: venv  ## run every notebook as a learner would, and keep the outputs
 	$(PY) .ci/execute.py playground.ipynb $(wildcard notebooks/*.ipynb)

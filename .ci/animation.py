@@ -4,13 +4,33 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclegan_lib.pictures.weights import load_generator
 from cyclegan_lib.show import plots
-from cyclegan_lib.show.page import CAPTIONS, SHOWN, SIZE, TEST_PICTURES, load_networks, training_moments
-from cyclegan_lib.water2wine.scenes import to_image
+from cyclegan_lib.study.experiments import MAIN_ARMS
+from cyclegan_lib.water2wine.scenes import counterfactual, render, sample_scene, to_image
 
 ABLATION = Path(__file__).resolve().parents[1] / "data" / "ablation"
+SIZE = 64
+TEST_PICTURES = (17, 20, 9, 3, 27, 33)  # testA/<number>.png, chosen for their walls, which differ
+SHOWN = ("water", "instance", "none", "answer")  # from top to bottom
+CAPTIONS = {"water": "the water", "answer": "the answer", **{arm: plots.NORM_NAMES[arm] for arm in MAIN_ARMS}}
+
+
+@torch.inference_mode()
+def training_moments(folder):
+    """The kept networks of the two main arms → {step: {name in SHOWN: pictures (N, 3, 64, 64) in [-1, 1]}}."""
+    kept = [{int(path.stem.split("_")[-1]) for path in folder.glob(f"{arm}_step_*.safetensors")} for arm in MAIN_ARMS]
+    scenes = [sample_scene(np.random.default_rng([0, 2, i]), "water") for i in TEST_PICTURES]
+    water = torch.stack([render(scene, SIZE)[0] for scene in scenes])
+    answer = torch.stack([render(counterfactual(scene), SIZE)[0] for scene in scenes])
+    moments = {}
+    for step in sorted(set.intersection(*kept)):
+        fakes = {arm: load_generator(folder / f"{arm}_step_{step}.safetensors")(water) for arm in MAIN_ARMS}
+        moments[step] = {"water": water, **fakes, "answer": answer}
+    return moments
 
 
 def frame(shown, step, steps, side=2 * SIZE, gap=6, line=26, head=52):
@@ -44,7 +64,7 @@ def write_gif(frames, path):
 
 
 def main(ablation=ABLATION):
-    moments = training_moments(load_networks(ablation))
+    moments = training_moments(ablation)
     write_gif([frame(shown, step, max(moments)) for step, shown in moments.items()], ablation / "training.gif")
 
 

@@ -1,4 +1,4 @@
-"""data/ablation/explorer.png: the upper part of data/explorer.html, as a browser shows it, for the README."""
+"""data/ablation/explorer.png: a part of data/explorer.html, as a browser shows it, for the README and for previews."""
 
 import shutil
 from pathlib import Path
@@ -12,13 +12,11 @@ def main():
     browsers = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=next(filter(None, browsers)), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1180, "height": 800})
+        page = browser.new_page(viewport={"width": 1180, "height": 800}, color_scheme="light")
         page.goto((ROOT / "data" / "explorer.html").as_uri())
-        page.locator("#step").press("End")  # the last training step
-        page.locator("#brightness").press("End")
-        page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
-        first, last = page.locator("h2").first.bounding_box(), page.locator("#means").bounding_box()
-        clip = {"x": 0, "y": first["y"] - 10, "width": 1180, "height": last["y"] + last["height"] - first["y"] + 20}
+        page.wait_for_function("document.querySelector('#live').dataset.redraws > 0")
+        first, last = (page.locator(f"#live {name}").bounding_box() for name in (".sticky", "[data-of=reads]"))
+        clip = {"x": 0, "y": first["y"] - 10, "width": 1180, "height": last["y"] + last["height"] - first["y"] + 10}
         page.screenshot(path=ROOT / "data" / "ablation" / "explorer.png", clip=clip, full_page=True)
         browser.close()
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ADDRESS = PYPROJECT["project"]["urls"]["Repository"].removeprefix("https://github.com/")
 PLAYGROUND = ROOT / "playground.ipynb"
-CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
+CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python", "wasmtime": "wasmtime-py"}
 sys.path.insert(0, str(ROOT / ".ci"))
 
 
@@ -283,7 +283,8 @@ def test_installed_from_a_wheel_it_works(tmp_path):
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules() if path.stem != "__main__"]
     code = f"import importlib, cyclegan_lib\nfor name in {names}: importlib.import_module(name)\n"
-    code += "from cyclegan_lib.show.page import PAGE\nprint(cyclegan_lib.__file__, PAGE.is_file())"
+    code += "from cyclegan_lib.show.page import PARTS, SHARED, assemble\npage = assemble(PARTS, {})\n"
+    code += "print(cyclegan_lib.__file__, all(f'id=\"{name}-script\"' in page for name in SHARED) and 'engine-wasm' in page)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert told.stdout.split() == [str(site / "cyclegan_lib" / "__init__.py"), "True"], told.stderr

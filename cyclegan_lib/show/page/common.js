@@ -35,6 +35,21 @@ var cyclegan = (function () {
     return element;
   }
 
+  /** What charts are made of: text, a line, the dashed line of a floor, a scale, and all of it put in place. */
+  const words = (x, y, text, anchor = "start", kind = "") =>
+    svg("text", {x, y, "text-anchor": anchor, class: kind}, text);
+  const line = (d, stroke, width = 1) => svg("path", {d, stroke, "stroke-width": width, fill: "none"});
+  const dashed = d => svg("path", {d, class: "floor"});
+  const scale = (low, high, from, to) => value => from + (value - low) / (high - low) * (to - from);
+  const signed = (value, digits = 2) => value.toFixed(digits).replace("-", "\u2212");
+
+  function show(chart, height, shapes) {
+    chart.setAttribute("viewBox", `0 0 ${widthOf(chart)} ${height}`);
+    chart.replaceChildren(...shapes);
+  }
+
+  const widthOf = chart => chart.clientWidth || 640;
+
   /** How a part finds its controls, by their name, and the places that it fills, by what they show. */
   function finder(section) {
     return {
@@ -114,5 +129,8 @@ var cyclegan = (function () {
   }
 
   if (typeof document !== "undefined") document.addEventListener("DOMContentLoaded", start);
-  return {parts, bytes, wasm, worker, svg, finder, average, draw, onPhotograph};
+  return {
+    parts, bytes, wasm, worker, finder, average, draw, onPhotograph,
+    svg, words, line, dashed, scale, signed, show, widthOf,
+  };
 })();

@@ -80,7 +80,8 @@ cyclegan.scene = (function () {
 
   /** The glass as geometry, a surface of revolution: y -> x -> the distances that drawing needs. */
   function makeGlass(scene) {
-    const isTumbler = scene.glass === "tumbler", {height} = scene, radius = scene.radius * height, wall = 0.022 * height;
+    const isTumbler = scene.glass === "tumbler", {height} = scene;
+    const radius = scene.radius * height, wall = 0.022 * height;
     const foot = isTumbler ? 0 : 0.42, low = isTumbler ? 0.09 : 0.455, surface = low + scene.fill * (0.93 - low);
 
     function halfWidth(t, thickness) {

@@ -1,0 +1,50 @@
+"""How fast data/explorer.html is in a headless Chromium on this machine: `make page-benchmark`."""
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+PAGE = Path(__file__).resolve().parents[1] / "data" / "explorer.html"
+SECONDS = 8
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
+
+
+def drag(tab, slider):
+    """Redraws a second while the mouse drags a slider to and fro."""
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    count = "Number(document.querySelector('#live').dataset.redraws)"
+    tab.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tab.mouse.down()
+    before, began, n = tab.evaluate(count), time.perf_counter(), 0
+    while time.perf_counter() - began < SECONDS:
+        n += 1
+        share = abs(n % 200 - 100) / 100
+        tab.mouse.move(box["x"] + box["width"] * (0.05 + 0.9 * share), box["y"] + box["height"] / 2)
+    seconds = time.perf_counter() - began
+    redraws = tab.evaluate(count) - before
+    tab.mouse.up()
+    return redraws / seconds
+
+
+def main():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    with sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, names)))
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 900})
+        tab.goto(PAGE.as_uri())
+        tab.wait_for_function("document.querySelector('#live').dataset.redraws > 0")
+        paint = tab.evaluate(PAINT)
+        print(f"{PAGE.name}: {PAGE.stat().st_size / 1e6:.2f} MB, first paint after {paint:.0f} ms")
+        load = os.getloadavg()[0]
+        rate = drag(tab, tab.locator("#live [name=brightness]"))
+        print(f"both networks there and back: {rate:.1f} redraws a second ({os.cpu_count()} cores, load {load:.1f})")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
