@@ -1,5 +1,6 @@
 """The CycleGAN Lab in a real browser: its engine against PyTorch, its experiments to their answers, its controls."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -39,8 +40,6 @@ function weights(engine, what) {
 @pytest.fixture(scope="module")
 def engine(browser):
     """A page with the engine and no more; `evaluate(code, argument)` runs JavaScript in it."""
-    import base64
-
     tab = browser.new_page()
     wasm = base64.b64encode((HERE / "lab.wasm").read_bytes()).decode()
     scripts = [(HERE / f"{name}.js").read_text(encoding="utf-8") for name in ("lab_engine", "lab_planes")]
@@ -486,6 +485,11 @@ def test_nothing_is_wider_than_the_screen(opened, width, scheme):
     wait_for_step(tab, 20)
     assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert all(label.is_visible() for label in tab.locator("#lab label").all())
+
+
+def test_the_scripts_are_short_enough_to_be_read():
+    lines = [line for path in HERE.glob("lab*.js") for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) <= 810 and max(map(len, lines)) <= 120
 
 
 def test_without_webassembly_the_run_is_the_same(browser, address):
