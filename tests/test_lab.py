@@ -403,7 +403,7 @@ def test_every_control_works_by_keyboard_and_by_mouse(opened, width):
         if kind == "select-one":
             control.select_option(index=0 if control.evaluate("e => e.selectedIndex") else 1)
         elif kind == "range":
-            control.click(position={"x": 40 if key != "cycle" else 150, "y": 16})
+            control.click(position={"x": 40 if key == "cycle" else 200, "y": 16})
         elif kind == "number":
             control.fill("12")
         else:

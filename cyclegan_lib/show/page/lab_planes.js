@@ -158,9 +158,10 @@ cyclegan.labPlanes = (function () {
       stroke(context, colour("floor"), 1.5, [[left, height], [w, height]]);
       context.setLineDash([]);
       Object.assign(context, {fillStyle: colour("floor"), strokeStyle: colour("paper"), lineWidth: 4});
+      context.font = "12px system-ui, sans-serif";
       context.textAlign = "right";
-      context.strokeText(words, w - 4, height + 14);
-      context.fillText(words, w - 4, height + 14);
+      context.strokeText(words, w - 4, height + 13);
+      context.fillText(words, w - 4, height + 13);
     }
   }
 
