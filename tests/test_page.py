@@ -255,7 +255,7 @@ def test_every_control_works_by_keyboard_and_mouse(part, width, visit):
         changes(lambda: slider.press(key), name)  # noqa: B023
         slider.scroll_into_view_if_needed()
         box = slider.bounding_box()
-        changes(lambda: tab.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] / 2), name)  # noqa: B023
+        changes(lambda: tab.mouse.click(box["x"] + box["width"] * 0.05, box["y"] + box["height"] / 2), name)  # noqa: B023
     for select in section.locator("select:visible").all():
         assert select.locator("option").count() > 1
         changes(lambda: select.press("ArrowDown"), select.get_attribute("name"))  # noqa: B023

@@ -283,8 +283,11 @@ def test_installed_from_a_wheel_it_works(tmp_path):
     subprocess.run([*pip, "install", "--no-deps", "--target", site, wheel], check=True)
     names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in modules() if path.stem != "__main__"]
     code = f"import importlib, cyclegan_lib\nfor name in {names}: importlib.import_module(name)\n"
-    code += "from cyclegan_lib.show.page import PARTS, SHARED, assemble\npage = assemble(PARTS, {})\n"
-    code += "print(cyclegan_lib.__file__, all(f'id=\"{name}-script\"' in page for name in SHARED) and 'engine-wasm' in page)"
+    code += "from cyclegan_lib.show.page import PARTS, assemble\npage = assemble(PARTS, {})\n"
+    code += (
+        "whole = all(f'id=\"{name}\"' in page for name in ('engine-script', 'engine-wasm', 'live', 'live-script'))\n"
+    )
+    code += "print(cyclegan_lib.__file__, whole)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert told.stdout.split() == [str(site / "cyclegan_lib" / "__init__.py"), "True"], told.stderr

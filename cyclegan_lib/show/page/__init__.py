@@ -5,7 +5,6 @@ NAME_*.js (what that needs), NAME.css, NAME.wasm and NAME.json (its data, where 
 into page.html, with page.css and the scripts of SHARED. The same files and data give the same bytes.
 """
 
-import base64
 import html
 import json
 from pathlib import Path
@@ -31,33 +30,22 @@ def assemble(parts, data):
     scripts = list(SHARED)
     for part in parts:
         scripts += [*sorted(path.stem for path in HERE.glob(f"{part}_*.js")), part]
-    kernels = {name: base64.b64encode((HERE / f"{name}.wasm").read_bytes()) for name in scripts if _has(f"{name}.wasm")}
+    kernels = {path.stem: contents.base64_of(path) for path in sorted(HERE.glob("*.wasm")) if path.stem in scripts}
+    given = {name: data.get(name) or json.loads(_text(f"{name}.json") or "{}") for name in parts}
+    # No "</script>" may be in the data.
+    values = {name: json.dumps(value, separators=(",", ":")).replace("<", "\\u003c") for name, value in given.items()}
     inside = {
         "css": "".join(_text(f"{name}.css") for name in ("page", *parts)),
         "sections": "".join(_text(f"{name}.html") for name in parts),
-        "data": "".join(
-            _element("application/json", f"{name}-data", _json(data.get(name) or _kept(name))) for name in parts
-        )
-        + "".join(_element("text/plain", f"{name}-wasm", kernel.decode()) for name, kernel in kernels.items()),
+        "data": "".join(_element("application/json", f"{name}-data", value) for name, value in values.items())
+        + "".join(_element("text/plain", f"{name}-wasm", kernel) for name, kernel in kernels.items()),
         "scripts": "".join(_element("text/javascript", f"{name}-script", _text(f"{name}.js")) for name in scripts),
     }
     return Template(_text("page.html")).substitute(inside)
 
 
-def _has(name):
-    return (HERE / name).is_file()
-
-
 def _text(name):
-    return (HERE / name).read_text(encoding="utf-8") if _has(name) else ""
-
-
-def _json(value):
-    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")  # no "</script>" in it
-
-
-def _kept(name):
-    return json.loads(_text(f"{name}.json") or "{}")
+    return (HERE / name).read_text(encoding="utf-8") if (HERE / name).is_file() else ""
 
 
 def _element(kind, name, text):
@@ -71,11 +59,11 @@ def page_part(name, height=900, data_root="data"):
     of "evidence" are read from `data_root`/page and `data_root`/ablation; a `UserError` names what is missing.
     """
     data_root = Path(data_root)
-    make = {
-        "live": lambda: contents.live(data_root / "page", only_last=True),
-        "evidence": lambda: contents.evidence(data_root / "ablation"),
-    }.get(name, dict)
-    page = html.escape(assemble([name], {name: make()}))
+    if name == "live":
+        data = contents.live(data_root / "page", only_last=True)
+    else:
+        data = contents.evidence(data_root / "ablation") if name == "evidence" else {}
+    page = html.escape(assemble([name], {name: data}))
     frame = f'<iframe title="{name}" style="width: 100%; height: {height}px; border: 0" srcdoc="{page}"></iframe>'
     return HTML(f"<div>{frame}</div>")  # IPython warns of a text that begins with a frame
 
@@ -85,15 +73,14 @@ def write_page(path, run=None, data_root=Path("data"), ablation=None):
 
     Raises a `UserError` that names what is missing or damaged.
     """
-    path = Path(path)
+    path, still = Path(path), data_root / "demo" / "water_to_wine.png"
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{path}: {'is a folder' if path.is_dir() else 'its folder is not there'}")
     if run:
         text = assemble(("live", "mechanism"), {"live": contents.run(run, data_root)})
     else:
-        tables, still = ablation or data_root / "ablation", data_root / "demo" / "water_to_wine.png"
-        data = {"live": contents.live(data_root / "page", still), "evidence": contents.evidence(tables)}
-        text = assemble(PARTS, data)
+        tables = contents.evidence(ablation or data_root / "ablation")
+        text = assemble(PARTS, {"live": contents.live(data_root / "page", still), "evidence": tables})
     write_atomic(path, text)
     return path
 

@@ -38,11 +38,9 @@ def live(folder, still=None, only_last=False):
     moments = [moment for one in given["sets"] for moment in one["moments"]]
     paths = sorted({folder / f"{side['file']}.safetensors" for moment in moments for side in moment["files"]})
     if missing := [path for path in paths if not path.is_file()]:
-        raise UserError(f"{missing[0]}: no such file; make page-networks trains and keeps it")
-    return given | {
-        "files": {path.stem: packed(path.read_bytes()) for path in paths},
-        "still": still and base64_of(still),
-    }
+        raise UserError(f"{missing[0]}: no such file; make page-networks writes it")
+    files = {path.stem: packed(path.read_bytes()) for path in paths}
+    return given | {"files": files, "still": still and base64_of(still)}
 
 
 def evidence(folder):
@@ -52,9 +50,7 @@ def evidence(folder):
     columns = ["experiment", "arm", "seed", "floor_A", "floor_B", *(score["column"] for score in given["scores"])]
     for name, rows, needed in (("scores", scores, columns), ("history", history, ["step", "cycle_A"])):
         if not rows or not rows[0].keys() >= set(needed):
-            raise UserError(
-                f"{folder / name}.csv: missing, or without {', '.join(needed)}; cyclegan ablation writes it"
-            )
+            raise UserError(f"{folder / name}.csv: missing, or without {', '.join(needed)}: run cyclegan ablation")
     curves = {}
     for row in history:
         if row["experiment"] == "surgery":
@@ -76,12 +72,8 @@ def run(source, data_root, count=8):
     given = {"size": size[0], "sides": [norm], "title": f"Your run: {source}", "files": {}}
     if (Path(source) / "history.jsonl").is_file():
         given["history"] = base64_of(plots.to_png(plots.loss_curves(read_history(source)), dpi=80))
-    if (
-        max(size) > LARGEST_SIZE
-        or size[0] != size[1]
-        or parameters > LARGEST_NETWORK
-        or norm not in ("none", "instance")
-    ):
+    is_small = size[0] == size[1] <= LARGEST_SIZE and parameters <= LARGEST_NETWORK
+    if not is_small or norm not in ("none", "instance"):
         fake_B = G_AB(real["A"]).detach()
         rows = {"real A": real["A"], "fake B": fake_B, "back to A": G_BA(fake_B).detach()}
         reason = f"{parameters:,} parameters a generator, {size[1]}×{size[0]} pixels, norm at the output: {norm}"

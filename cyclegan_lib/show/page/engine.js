@@ -6,7 +6,6 @@ cyclegan.engine = (function () {
 
   const relu = value => (value < 0 ? 0 : value);
   const reflect = (i, length) => (i < 0 ? -i : i >= length ? 2 * length - 2 - i : i);
-  const zeros = (i, length) => (i < 0 || i >= length ? -1 : i);
   const square = side => Array.from({length: side * side}, (_, i) => [Math.floor(i / side), i % side]);
 
   /** Bits of a 16-bit float -> the number. */
@@ -60,7 +59,7 @@ cyclegan.engine = (function () {
   /** A memory for planes and weights, and what adds planes up in it: engine.wasm's `module`, or JavaScript. */
   class Machine {
     constructor(module) {
-      const pages = 400;  // of 64 KiB: 26 MB
+      const pages = 1000;  // of 64 KiB: room for 12 million numbers of networks and planes
       const inside = module && new WebAssembly.Instance(module).exports;
       if (inside) inside.memory.grow(pages - 1);
       this.buffer = inside ? inside.memory.buffer : new ArrayBuffer(pages * 65536);
@@ -70,17 +69,11 @@ cyclegan.engine = (function () {
       this.weightsBegin = this.memory.length;  // weights fill it from the end, and stay
     }
 
-    room(length) {
-      const at = this.planesEnd;
-      this.planesEnd += up8(length);
-      if (this.planesEnd > this.weightsBegin) throw new Error("the pictures are too large for the page");
-      return at;
-    }
-
-    roomForWeights(length) {
-      this.weightsBegin -= up8(length);
-      if (this.weightsBegin < this.memory.length / 4) throw new Error("the networks are too large for the page");
-      return this.weightsBegin;
+    room(length, isForWeights = false) {
+      if (isForWeights) this.weightsBegin -= up8(length);
+      else this.planesEnd += up8(length);
+      if (this.planesEnd > this.weightsBegin) throw new Error("the networks are too large for a page");
+      return isForWeights ? this.weightsBegin : this.planesEnd - up8(length);
     }
   }
 
@@ -126,7 +119,7 @@ cyclegan.engine = (function () {
       const {shape, values} = this.tensors[this.prefix + key + ".weight"], side = shape[3];
       const [inputs, outputs] = isTransposed ? shape : [shape[1], shape[0]];
       const count = inputs * taps.length, groups = Math.ceil(outputs / 4);
-      const weights = this.machine.roomForWeights(groups * count * 4), bias = this.machine.roomForWeights(groups * 4);
+      const weights = this.machine.room(groups * count * 4, true), bias = this.machine.room(groups * 4, true);
       this.memory.set(this.tensors[this.prefix + key + ".bias"].values, bias);
       for (let o = 0; o < outputs; o++) {
         let to = weights + Math.floor(o / 4) * count * 4 + o % 4;
@@ -158,16 +151,15 @@ cyclegan.engine = (function () {
       return {...output, channels: outputs};
     }
 
-    /** Planes with a border: `source(i, length)` says which row or column stands at i, -1 for zeros. */
-    bordered(input, before, after, source) {
-      const height = input.height + before + after, width = input.width + before + after;
+    /** Planes made of rows and columns of others: which ones, `rowOf` and `columnOf` say; outside are zeros. */
+    gather(input, height, width, rowOf, columnOf) {
       const output = this.planes(input.channels, height, width), memory = this.memory;
-      const columns = Array.from({length: width}, (_, x) => source(x - before, input.width));
-      for (let c = 0; c < input.channels; c++) {
-        for (let y = 0; y < height; y++) {
-          const row = source(y - before, input.height), from = input.at + c * input.plane + row * input.row;
-          const to = output.at + c * output.plane + y * output.row;
-          for (let x = 0; x < width; x++) memory[to + x] = row < 0 || columns[x] < 0 ? 0 : memory[from + columns[x]];
+      const columns = Array.from({length: width}, (_, x) => columnOf(x));
+      for (let i = 0; i < input.channels * height; i++) {
+        const row = rowOf(i % height), isInside = row >= 0 && row < input.height;
+        const from = input.at + Math.floor(i / height) * input.plane + row * input.row, to = this.rowAt(output, i);
+        for (let x = 0; x < width; x++) {
+          memory[to + x] = isInside && columns[x] >= 0 && columns[x] < input.width ? memory[from + columns[x]] : 0;
         }
       }
       return output;
@@ -175,29 +167,26 @@ cyclegan.engine = (function () {
 
     /** ReflectionPad2d and Conv2d, kernel 7 or 3. */
     convolve(input, key, side) {
-      const padded = this.bordered(input, side >> 1, side >> 1, reflect);
-      return this.sums(padded, key, square(side), (y, x) => y * padded.row + x, input.height, input.width);
+      const {height, width} = input, margin = side >> 1;
+      const padded = this.gather(input, height + 2 * margin, width + 2 * margin,
+        y => reflect(y - margin, height), x => reflect(x - margin, width));
+      return this.sums(padded, key, square(side), (y, x) => y * padded.row + x, height, width);
     }
 
     /** Conv2d, kernel 3, stride 2, padding 1: even and odd rows and columns become planes of their own. */
     halve(input, key) {
-      const padded = this.bordered(input, 1, 1, zeros), height = input.height / 2, width = input.width / 2;
-      const split = this.planes(input.channels * 4, height + 1, width + 1), memory = this.memory;
-      for (let c = 0; c < input.channels * 4; c++) {
-        for (let y = 0; y <= height; y++) {
-          const from = padded.at + (c >> 2) * padded.plane + (2 * y + (c >> 1 & 1)) * padded.row + (c & 1);
-          const to = split.at + c * split.plane + y * split.row;
-          for (let x = 0; x <= width; x++) memory[to + x] = memory[from + 2 * x];
-        }
-      }
-      const stack = {...split, channels: input.channels, plane: 4 * split.plane};
-      const shift = (y, x) => ((y & 1) * 2 + (x & 1)) * split.plane + (y >> 1) * split.row + (x >> 1);
-      return this.sums(stack, key, square(3), shift, height, width);
+      const height = input.height / 2, width = input.width / 2;
+      const split = [0, 1, 2, 3].map(parity => this.gather(input, height + 1, width + 1,
+        y => 2 * y + (parity >> 1) - 1, x => 2 * x + (parity & 1) - 1));
+      const shift = (y, x) =>
+        split[(y & 1) * 2 + (x & 1)].at - split[0].at + (y >> 1) * split[0].row + (x >> 1);
+      return this.sums(split[0], key, square(3), shift, height, width);
     }
 
     /** ConvTranspose2d, kernel 3, stride 2, padding 1, output_padding 1: a small convolution for each parity. */
     double(input, key) {
-      const padded = this.bordered(input, 0, 1, zeros), {height, width} = input, memory = this.memory;
+      const {height, width} = input, memory = this.memory;
+      const padded = this.gather(input, height + 1, width + 1, y => y, x => x);
       let output = null;
       for (let parity = 0; parity < 4; parity++) {
         const [down, right] = [parity >> 1, parity & 1];
@@ -238,8 +227,7 @@ cyclegan.engine = (function () {
     }
 
     add(x, y) {
-      const memory = this.memory;
-      for (let i = 0; i < x.channels * x.plane; i++) memory[x.at + i] += memory[y.at + i];
+      for (let i = 0; i < x.channels * x.plane; i++) this.memory[x.at + i] += this.memory[y.at + i];
       return x;
     }
 
@@ -292,19 +280,16 @@ cyclegan.engine = (function () {
       if (error) failed(new Error(error));
       else done(pictures);
     };
-    if (worker) worker.onmessage = event => settle(event.data);
-    if (worker) worker.onerror = event => { while (waiting.length) settle({error: event.message}); };
-    return {
-      hasWorker: Boolean(worker), hasKernel: Boolean(wasm),
-      ask(message) {
-        return new Promise((done, failed) => {
-          waiting.push([done, failed]);
-          const whole = {wasm, ...message};
-          if (worker) worker.postMessage(whole);
-          else setTimeout(() => settle(attempt(translate, whole)));
-        });
-      },
-    };
+    if (worker) {
+      worker.onmessage = event => settle(event.data);
+      worker.onerror = event => { while (waiting.length) settle({error: event.message}); };
+    }
+    const ask = message => new Promise((done, failed) => {
+      waiting.push([done, failed]);
+      if (worker) worker.postMessage({wasm, ...message});
+      else setTimeout(() => settle(attempt(translate, {wasm, ...message})));
+    });
+    return {ask};
   }
 
   function attempt(translate, message) {
