@@ -312,6 +312,16 @@ def opened(browser, address):
     assert not wrong
 
 
+def test_a_link_may_be_opened_in_a_page_that_is_open(opened):
+    tab = opened()
+    tab.evaluate("window.location.hash = '#lab?seed=3&stop=4'")
+    wait_for_step(tab, 4)
+    assert tab.locator("[data-key=seed]").input_value() == "3"
+    tab.evaluate("window.location.hash = '#mechanism'")  # another part: nothing happens here
+    at(tab, "one").click()
+    assert at(tab, "step").inner_text() == "5"
+
+
 def at(tab, name):
     return tab.locator(f"#lab-{name}")
 

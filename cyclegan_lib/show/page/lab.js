@@ -24,7 +24,7 @@ cyclegan.parts.lab = function (section, data) {
     if (control.type === "checkbox") control.checked = Number(value);
     else if (control.type === "number") control.value = Math.min(9999, Math.max(0, Math.round(value) || 0));
     else if (!control.options || [...control.options].some(({value: own}) => own === `${value}`)) control.value = value;
-    if (control.type === "range") control.parentNode.querySelector("output").textContent = control.value;
+    if (control.type === "range") control.parentNode.querySelector("var").textContent = control.value;
     return read(key);
   }
   const readAll = () => Object.fromEntries(Object.keys(controls).map(key => [key, read(key)])), DEFAULTS = readAll();
@@ -261,7 +261,7 @@ cyclegan.parts.lab = function (section, data) {
     touch(at("pointer").value || domain, [x + dx, y + dy], enter, enter);
   });
 
-  window.addEventListener("hashchange", follow);
+  window.addEventListener("hashchange", () => window.location.hash.startsWith("#lab?") && follow());
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", show);
   follow();
   new ResizeObserver(show).observe(canvas);
