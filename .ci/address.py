@@ -19,10 +19,10 @@ def current():
 
 def files():
     """Every file that may name the address."""
-    names = ("pyproject.toml", "README.md", "CITATION.cff", "data/README.md", "playground.ipynb",
-             "data/explorer.html", "cyclegan_lib/show/page/page.html")  # fmt: skip
+    names = ("pyproject.toml", "README.md", "CITATION.cff", "data/README.md", "playground.ipynb")
+    pages = ("cyclegan_lib/show/page/page.html", "data/explorer.html")
     notebooks = (path for path in (ROOT / "notebooks").glob("*") if path.suffix in (".md", ".ipynb"))
-    return [*(ROOT / name for name in names), *sorted(notebooks)]
+    return [*(ROOT / name for name in (*names, *pages)), *sorted(notebooks)]
 
 
 def main():

@@ -237,7 +237,7 @@ def test_every_control_works_by_keyboard_and_mouse(part, width, visit):
     tab = visit(COMMITTED, width)
     wait_for_redraw(tab)
     section = tab.locator(f"#{part}")
-    look = f"""() => [...document.querySelectorAll('#{part} canvas, #{part} svg, #{part} output')].map(
+    look = f"""() => [...document.querySelectorAll('#{part} canvas, #{part} svg, #{part} span')].map(
         seen => seen.toDataURL ? seen.toDataURL() : seen.innerHTML).join()"""
 
     def changes(act, what):

@@ -113,6 +113,8 @@ def test_the_address_command(tmp_path):
         "CITATION.cff",
         "pyproject.toml",
         "playground.ipynb",
+        "data/explorer.html",
+        "cyclegan_lib/show/page/page.html",
     ):
         target = tmp_path / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -123,13 +125,13 @@ def test_the_address_command(tmp_path):
         return subprocess.run(command, capture_output=True, text=True).returncode
 
     assert address("somebody/some.repo") == 0
-    for name in ("README.md", "CITATION.cff", "playground.ipynb", "pyproject.toml"):
+    for name in ("README.md", "CITATION.cff", "playground.ipynb", "pyproject.toml", "data/explorer.html"):
         text = (tmp_path / name).read_text()
         assert "somebody/some.repo" in text and (ADDRESS not in text), name
     json.loads((tmp_path / "playground.ipynb").read_text())
     assert address("no-slash") != 0 and address() != 0
     assert address(ADDRESS) == 0
-    for name in ("README.md", "playground.ipynb"):
+    for name in ("README.md", "playground.ipynb", "data/explorer.html", "cyclegan_lib/show/page/page.html"):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "not undone by the way back"
 
 
