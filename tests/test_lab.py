@@ -369,6 +369,7 @@ def test_the_same_link_gives_the_same_run(opened):
     at(tab, "play").click()
     at(tab, "pointer").select_option("B")
     link, step, print_ = at(tab, "address").input_value(), at(tab, "step").inner_text(), fingerprint(tab)
+    assert tab.evaluate("window.location.href") == link
     assert "norm*1" in link and "lrD*0.005" in link and "identity=0" in link and f"stop={step}" in link
     for _ in range(2):
         again = opened("#" + link.split("#")[1])
@@ -422,6 +423,7 @@ def test_every_control_works_by_keyboard_and_by_mouse(opened, width):
     at(tab, "preset").press("ArrowDown")
     at(tab, "preset").press("ArrowDown")
     assert at(tab, "question").inner_text() != LAB["own"]
+    at(tab, "preset").select_option("")  # it has no end
     at(tab, "play").press("Enter")
     tab.wait_for_function("Number(document.querySelector('#lab-step').textContent) > 0")
     at(tab, "play").click()
@@ -473,9 +475,14 @@ def test_slow_motion_tells_one_step_in_six_parts(opened):
     assert at(slow, "step").inner_text() == "2" and fingerprint(slow) == fingerprint(plain)
     for _ in range(3):
         at(slow, "one").click()
+    slow.locator("[data-key=norm]").check()  # after this step
+    slow.locator("[data-key=norm]").uncheck()
+    for _ in range(2):
+        at(slow, "one").click()
+    at(plain, "one").click()
     at(slow, "slow").click()  # in the middle of a step, which is finished
     at(plain, "one").click()
-    assert at(slow, "step").inner_text() == "3" and fingerprint(slow) == fingerprint(plain)
+    assert at(slow, "step").inner_text() == "4" and fingerprint(slow) == fingerprint(plain)
 
 
 def test_it_works_in_a_notebooks_frame(opened, tmp_path):

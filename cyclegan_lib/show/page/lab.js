@@ -8,7 +8,7 @@ cyclegan.parts.lab = function (section, data) {
   const OTHER = {A: "B", B: "A"}, GENERATOR = {A: "G_AB", B: "G_BA"}, START_ONLY = ["seed", "batch", "follow", "large"];
   // A run: its settings at the start, the changes [step, key, value] made while it ran, drawn piles [[liquid, wall]].
   const run = {preset: null, start: {}, changes: [], drawn: {}};
-  let engine, floors, history, next, part, told, stopAt, drawingTime = 0, lastPart = 0;
+  let engine, floors, history, next, part, told, stopAt, coming, drawingTime = 0, lastPart = 0;
   let playing = false, chosen = 5, brush = null;
 
   // Controls. What they show at first is the default.
@@ -50,6 +50,7 @@ cyclegan.parts.lab = function (section, data) {
     const value = write(key, read(key));
     if (key === "seed" && run.preset) return begin(run.preset, {start: {seed: value}});
     if (!engine.step || START_ONLY.includes(key)) return beginOwn();
+    while (part) nextPart();  // in slow motion: a change belongs between two steps
     Object.assign(run, {preset: null, changes: [...run.changes.slice(0, next++), [engine.step, key, value]]});
     engine.settings[key] = value;
     stopAt = Infinity;
@@ -71,12 +72,12 @@ cyclegan.parts.lab = function (section, data) {
   const isSlow = () => at("slow").getAttribute("aria-pressed") === "true";
   function play(on) {
     playing = on;
-    if (on) requestAnimationFrame(frame);
+    cancelAnimationFrame(coming);
+    if (on) coming = requestAnimationFrame(frame);
     show();
   }
   /** Some steps, then one drawing, which takes a third of the time at most, however slow it is. */
   function frame(now) {
-    if (!playing) return;
     const end = performance.now() + Math.max(30, 2 * drawingTime), most = Number(at("speed").value) || Infinity;
     if (isSlow() && now - lastPart > 5000) nextPart(lastPart = now);
     for (let i = 0; !isSlow() && i < most && engine.step < stopAt && performance.now() < end; i++) train();
@@ -162,7 +163,8 @@ cyclegan.parts.lab = function (section, data) {
     at("words").hidden = !isSlow();
     at("one").textContent = isSlow() ? "Next part" : "One step";
     at("print").textContent = engine.fingerprint();
-    at("address").value = address();
+    const link = at("address").value = address();
+    try { if (step) window.history.replaceState(null, "", link); } catch (error) { /* in a notebook's frame */ }
     at("planes").setAttribute("aria-label", "The planes of A and B. " + yours);
     at("curves").setAttribute("aria-label", "The losses, and the floors. " + yours);
   }
@@ -200,7 +202,8 @@ cyclegan.parts.lab = function (section, data) {
   for (const {name, title} of data.presets) at("preset").add(new Option(title, name));
   const actions = {
     play() {
-      if (!playing && engine.step >= stopAt) stopAt = Infinity;
+      const ends = run.preset ? run.preset.steps : 0;
+      if (engine.step >= stopAt) stopAt = engine.step < ends ? ends : Infinity;
       play(!playing);
     },
     one() {
@@ -234,8 +237,7 @@ cyclegan.parts.lab = function (section, data) {
   function touch(domain, place, draws, ends) {
     const pile = at("pointer").value;
     brush = [pile || domain, ...place.map(x => Math.min(0.9, Math.max(-0.9, x)))];
-    const distance = picture => Math.hypot(picture[0] - brush[1], picture[1] - brush[2]);
-    const near = engine.settings.piles.A.slice(0, 64).map(distance);
+    const near = engine.settings.piles.A.slice(0, 64).map(x => Math.hypot(x[0] - brush[1], x[1] - brush[2]));
     if (!pile) chosen = near.indexOf(Math.min(...near));
     if (pile === domain && draws) {
       const old = run.drawn[pile] || [], spray = seeded(old.length);
