@@ -390,6 +390,7 @@ def test_your_own_run_gets_a_page(runs, tiny_root, tmp_path, visit):
         tab.locator("#live [data-of=history]").is_visible() and not tab.locator("#live [name=brightness]").is_visible()
     )
     assert tab.locator("#live canvas").count() == 3
+    assert not tab.locator("#live .drop, #live [name=moment]").locator("visible=true").count()  # 32 pixels, one moment
     look = "[...document.querySelectorAll('#live canvas')].map(canvas => canvas.toDataURL()).join()"
     for control, key in (("number", "ArrowRight"), ("direction", "ArrowDown")):
         before, count = tab.evaluate(look), tab.evaluate(REDRAWS)

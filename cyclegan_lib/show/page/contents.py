@@ -69,7 +69,8 @@ def run(source, data_root, count=8):
     size, root = (facts["img_height"], facts["img_width"]), dataset_folder(data_root, facts["dataset_name"])
     real = {d: load_split(root, f"test{d}", size, facts["channels"], count, read_picture) for d in "AB"}
     norm, parameters = facts["output_norm"], sum(value.numel() for value in G_AB.parameters())
-    given = {"size": size[0], "sides": [norm], "title": f"Your run: {source}", "files": {}}
+    given = {"size": size[0], "channels": facts["channels"], "sides": [norm], "files": {}}
+    given["title"] = f"Your run: {source}"
     if (Path(source) / "history.jsonl").is_file():
         given["history"] = base64_of(plots.to_png(plots.loss_curves(read_history(source)), dpi=80))
     is_small = size[0] == size[1] <= LARGEST_SIZE and parameters <= LARGEST_NETWORK
@@ -82,6 +83,6 @@ def run(source, data_root, count=8):
     halves = {f"{name}.{key}": value for name, values in networks.items() for key, value in values.items()}
     given["files"]["run"] = packed(save(halves, {"facts": json.dumps({"output_norm": norm})}))
     moment = {"label": f"after {facts['step']:,} steps", "files": [{"file": "run", "norm": norm}]}
-    given["sets"] = [{"name": str(source), "titles": [str(source)], "moments": [moment], "explains": ""}]
+    given["sets"] = [{"name": str(source), "titles": [plots.NORM_NAMES[norm]], "moments": [moment], "explains": ""}]
     pixels = {d: ((pictures + 1) * 127.5).round().byte().flatten(1).numpy() for d, pictures in real.items()}
     return given | {"pictures": {d: [base64_of(row.tobytes()) for row in rows] for d, rows in pixels.items()}}

@@ -168,6 +168,10 @@ cyclegan.parts.live = function (section, data) {
   });
   named("play").addEventListener("click", play);
   named("back").addEventListener("click", () => use(null));
-  cyclegan.onPhotograph(section, use);
+  const hasChoice = data.sets.length > 1 || data.sets[0].moments.length > 1;
+  for (const name of ["set", "moment", "play"]) named(name).closest("label").hidden = !hasChoice;
+  const takesPhotographs = size === 64 && data.channels === 3;
+  section.querySelector(".drop").hidden = !takesPhotographs;
+  if (takesPhotographs) cyclegan.onPhotograph(section, use);
   changeSet();
 };

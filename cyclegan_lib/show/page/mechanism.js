@@ -39,7 +39,7 @@ cyclegan.parts.mechanism = function (section) {
     const tick = share => words(place(share * limit), y + 108, signed(share * limit, 1), "middle", "tick");
     return [words(10, y + 16, title), cyclegan.svg("path", {d: bars, fill: colour, opacity: 0.55}),
       line(`M10 ${base}H${width - 10}`, "var(--ink)"), line(`M${at} ${y + 24}v72`, colour, 3),
-      ...[-2 / 3, -1 / 3, 0, 1 / 3, 2 / 3].map(tick)];
+      ...[-0.8, -0.4, 0, 0.4, 0.8].map(tick)];
   }
 
   /** On the last line: what a mean can be, what it should be, and what is missing between them. */
