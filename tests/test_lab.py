@@ -205,7 +205,7 @@ def test_the_bytes_are_the_text_assembled():
 
 def test_the_floor_is_the_distance_to_the_disc(engine):
     piles = engine("() => ['A', 'B'].map(d => cyclegan.labEngine.makePile(d, 0, 0.5))")
-    radius, angle = np.linspace(0, 3**0.5, 400)[:, None], np.linspace(0, 2 * np.pi, 1000)[None]
+    radius, angle = np.linspace(0, 3**0.5, 250)[:, None], np.linspace(0, 2 * np.pi, 600)[None]
     u, v = np.array([1, -1, 0]) / 2**0.5, np.array([1, 1, -2]) / 6**0.5
     disc = np.tanh((radius * np.cos(angle))[..., None] * u + (radius * np.sin(angle))[..., None] * v).reshape(-1, 3)
     for pile in piles:
