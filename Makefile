@@ -8,7 +8,7 @@ AS_ON_COLAB = PYTHONPATH=$(CURDIR)/.venv/colab $(PY)  # its packages before ours
 DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 --num_epochs 18 \
        --base_channels 16 --num_residual 4 --lambda_identity 5 --lr 5e-4 --sample_interval 3 --checkpoint_interval 0
 
-.PHONY: demo test test-colab test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo photograph benchmark explorer page-networks page-benchmark kernels notebooks address
+.PHONY: demo test test-colab test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo photograph benchmark explorer page-networks page-benchmark lab-picture kernels notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
@@ -75,8 +75,11 @@ explorer: venv  ## data/explorer.html, its preview and the animation, from the k
 page-networks: venv  ## data/page: trains the networks that the page runs, a quarter of an hour where two cores are idle
 	$(PY) .ci/page_networks.py
 
-page-benchmark: venv  ## how often a second the page's networks redraw on this machine
+page-benchmark: venv  ## how fast the page's networks redraw, and the Lab trains, on this machine
 	$(PY) .ci/page_benchmark.py
+
+lab-picture: venv  ## data/demo/lab.png: the Lab after one of its experiments
+	$(PY) .ci/lab.py
 
 kernels: venv  ## the page's WebAssembly from its text form, for who changes one
 	$(PY) .ci/kernels.py

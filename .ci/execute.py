@@ -3,7 +3,7 @@
     make notebooks    (or: python .ci/execute.py playground.ipynb …)
 
 Widgets are left out of what is kept: without a kernel they show nothing, and their saved
-state makes GitHub refuse the notebook.
+state makes GitHub refuse the notebook. Frames of the page are left out, too: GitHub does not show them.
 """
 
 import sys
@@ -14,6 +14,10 @@ import nbformat
 from nbclient import NotebookClient
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def is_kept(data):
+    return WIDGET not in data and "<iframe" not in data.get("text/html", "")
 
 
 def execute(path):
@@ -27,7 +31,7 @@ def execute(path):
     client.execute()
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = [output for output in cell.outputs if is_kept(output.get("data", {}))]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     nbformat.write(notebook, path)

@@ -30,6 +30,21 @@ def drag(tab, slider):
     return redraws / seconds
 
 
+def training_speed(tab):
+    """Steps a second of the Lab, all losses on and a batch of 64, while it draws."""
+    tab.locator("#lab").scroll_into_view_if_needed()
+    tab.locator("#lab [data-key=buffer]").uncheck()  # an experiment of the list would stop after its steps
+    tab.locator("#lab [data-key=buffer]").check()
+    tab.locator("#lab-play").click()
+    time.sleep(2)  # the browser compiles
+    step = "Number(document.querySelector('#lab-step').textContent)"
+    before, began = tab.evaluate(step), time.perf_counter()
+    time.sleep(SECONDS)
+    speed = (tab.evaluate(step) - before) / (time.perf_counter() - began)
+    tab.locator("#lab-play").click()
+    return speed
+
+
 def main():
     names = ("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
@@ -43,6 +58,10 @@ def main():
         load = os.getloadavg()[0]
         rate = drag(tab, tab.locator("#live [name=brightness]"))
         print(f"both networks there and back: {rate:.1f} redraws a second ({os.cpu_count()} cores, load {load:.1f})")
+        for width in (1280, 390):
+            tab.set_viewport_size({"width": width, "height": 900})
+            load, speed = os.getloadavg()[0], training_speed(tab)
+            print(f"the Lab, {width} px wide: {speed:.0f} steps a second ({os.cpu_count()} cores, load {load:.1f})")
         browser.close()
 
 

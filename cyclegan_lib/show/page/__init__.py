@@ -1,8 +1,8 @@
 """The page that computes: one HTML file with everything inside, and its parts as cells of a notebook.
 
 A part NAME is NAME.html (a <section id="NAME">) and, where it has them, NAME.js (it registers `cyclegan.parts.NAME`),
-NAME_*.js (what that needs), NAME.css and NAME.wasm. `assemble` puts them into page.html, with page.css and the scripts
-of SHARED. The same files and data give the same bytes.
+NAME_*.js (what that needs), NAME.css, NAME.wasm and NAME.json (its data, where none are given). `assemble` puts them
+into page.html, with page.css and the scripts of SHARED. The same files and data give the same bytes.
 """
 
 import html
@@ -31,8 +31,9 @@ def assemble(parts, data):
     for part in parts:
         scripts += [*sorted(path.stem for path in HERE.glob(f"{part}_*.js")), part]
     kernels = {path.stem: contents.base64_of(path) for path in sorted(HERE.glob("*.wasm")) if path.stem in scripts}
+    given = {name: data.get(name) or json.loads(_text(f"{name}.json") or "{}") for name in parts}
     # No "</script>" may be in the data.
-    values = {name: json.dumps(data.get(name, {}), separators=(",", ":")).replace("<", "\\u003c") for name in parts}
+    values = {name: json.dumps(value, separators=(",", ":")).replace("<", "\\u003c") for name, value in given.items()}
     inside = {
         "css": "".join(_text(f"{name}.css") for name in ("page", *parts)),
         "sections": "".join(_text(f"{name}.html") for name in parts),
