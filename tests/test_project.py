@@ -211,6 +211,25 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
 
 
+def test_what_is_said_of_other_pictures_is_in_the_committed_tables():
+    readme, elsewhere = (ROOT / "README.md").read_text(), ROOT / "data" / "elsewhere"
+    lines = (elsewhere / "README.md").read_text().splitlines()
+    for name in ("openmoji", "china2flower"):
+        scores = read_table(elsewhere / name / "scores.csv")
+        floors = [f"{scores[0][f'floor_{d}']:.3f}" for d in "AB"]
+        for arm in ("none", "instance"):
+            rows = [row for row in scores if row["arm"] == arm]
+            cells = [", ".join(f"{row[column]:.3f}" for row in rows) for column in ("cycle_A", "cycle_B")]
+            assert f"| `{name}` | {arm} | {cells[0]} | {cells[1]} | {', '.join(floors)} |" in lines
+            assert all(row[f"cycle_{d}"] > row[f"floor_{d}"] for row in rows for d in "AB") or arm == "none"
+            if name == "openmoji":
+                assert cells[0].replace(", ", " and ").replace(" and ", ", ", 1) in readme
+    scores = read_table(elsewhere / "openmoji" / "scores.csv")
+    assert f"floors are {scores[0]['floor_A']:.3f} for cycle_A and {scores[0]['floor_B']:.3f} for cycle_B" in readme
+    for text in (readme, (elsewhere / "README.md").read_text(), (ROOT / "LICENSE").read_text()):
+        assert "CC BY-SA 4.0" in text
+
+
 def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
     readme, scores = (ROOT / "README.md").read_text(), read_table(ROOT / "data" / "debugging" / "scores.csv")
     found = {}
