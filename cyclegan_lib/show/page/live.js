@@ -79,7 +79,7 @@ cyclegan.parts.live = function (section, data) {
     showMeans(picture, translated);
     const least = average(meansOf(picture).map(mean => Math.max(0, Math.abs(mean) - LARGEST_MEAN)));
     part("reads").textContent = "With the layer, the difference after the return of this picture is at least " +
-      `${least.toFixed(3)}, whatever the weights: that much its means lie outside the band.`;
+      `${least.toFixed(3)}, whatever the weights: its means lie so far outside the box, on average.`;
   }
 
   /** For each channel a number line with the band that the layer allows, and the means of all pictures on it. */
