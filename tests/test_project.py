@@ -198,8 +198,8 @@ def test_the_readmes_evidence_is_the_committed_tables():
         found = [row["background_error"] for row in history if (row["arm"], row["step"]) == (arm, step)]
         return sum(found) / len(found)
 
-    fallen = f"has fallen from about {background('taken out', 500):.2f} to {background('taken out', 550):.2f}"
-    assert f"{fallen}; where the layer stays it is near {background('it stays', 550):.2f}" in readme
+    fallen = f"has fallen from {background('it stays', 500):.2f} to {background('taken out', 550):.2f}"
+    assert f"{fallen}; where the layer stays it is still {background('it stays', 550):.2f}" in readme
     put_in = [row for row in history if row["arm"] == "put in" and row["step"] >= 500]
     assert len({row["seed"] for row in put_in}) == 3 and min(row["cycle_A"] for row in put_in) > scores[0]["floor_A"]
     wide = [row for row in scores if row["arm"] == "scale 10"]
