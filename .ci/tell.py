@@ -14,7 +14,7 @@ GOOD = 0.95  # of `success_rate`: then the demo's water has become wine
 # Dense matmul peaks of the makers' data sheets in TFLOP/s: 16-bit, without sparsity.
 DATA_SHEETS = {"T4": 65, "A100": 312, "H100": 989}
 LIKELY_SHARE = (0.1, 0.5)  # of such a peak, that convolutions of this size reach: an assumption
-OPERATIONS = 1028  # that a step of the paper's networks hands out, counted as in notebook 08; a test counts again
+OPERATIONS = 1030  # that a step of the paper's networks hands out, counted as in notebook 08; a test counts again
 OPERATION = 5e-6  # seconds until the next one is handed out, at best: an assumption
 HORSE2ZEBRA = 1334  # steps of one picture in an epoch: the larger side
 NAMES = {
