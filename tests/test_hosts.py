@@ -95,8 +95,9 @@ def pushed(tmp_path):
     clone = tmp_path / "clone"
     for name in (".ci", ".github", "notebooks"):
         shutil.copytree(ROOT / name, clone / name)
-    (clone / "data").mkdir()
-    for name in ("README.md", "CITATION.cff", "pyproject.toml", "playground.ipynb", "data/README.md"):
+    pages = ("cyclegan_lib/show/page/page.html", "data/explorer.html")
+    for name in ("README.md", "CITATION.cff", "pyproject.toml", "playground.ipynb", "data/README.md", *pages):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, clone / name)
     subprocess.run([sys.executable, clone / ".ci" / "address.py", "OWNER/REPO"], check=True)
     bash(

@@ -210,14 +210,17 @@ class StopButton(Hook):
 @pytest.fixture
 def stopped_and_quick(tmp_path, monkeypatch):
     """Every training is stopped in its second step; floors are not computed, and figures are tiny pictures."""
-    usual_hooks, shades = train.usual_hooks, itertools.count()
+    make_trainer, shades = train.make_trainer, itertools.count()
+
+    def stopped(config, hooks=(), show_bar=True):
+        return make_trainer(config, [*hooks, StopButton()], show_bar)
 
     def to_png(figure, **kwargs):
         file = io.BytesIO()
         Image.new("L", (2, 2), next(shades) % 256).save(file, "png")
         return file.getvalue()
 
-    monkeypatch.setattr(train, "usual_hooks", lambda *args: [*usual_hooks(*args), StopButton()])
+    monkeypatch.setattr(train, "make_trainer", stopped)
     monkeypatch.setattr(training, "training_floors", lambda data: {"A": 0.1, "B": 0.1})
     monkeypatch.setattr(floor, "output_norm_floor", lambda pictures, reduction="mean": 0.1)
     monkeypatch.setattr(plots, "show", lambda figure, **kwargs: None)
