@@ -435,3 +435,24 @@ def test_the_tables_in_the_readme_of_the_ablation_are_the_committed_ones():
         arm: [row["success_rate"] for row in diary if row["arm"] == arm] for arm in ("instance", "instance + identity")
     }
     assert all(after < before for before, after in zip(*success.values(), strict=True))
+
+
+def test_what_came_out_of_the_later_runs_is_in_the_committed_tables():
+    readme, scores = (COMMITTED / "README.md").read_text(), read_table(COMMITTED / "scores.csv")
+    history = read_table(COMMITTED / "history.csv")
+
+    def values(rows, arm, column, **wanted):
+        found = [row for row in rows if row["arm"] == arm and all(row[name] == value for name, value in wanted.items())]
+        return ", ".join(f"{row[column]:.3f}" for row in sorted(found, key=lambda row: row["seed"]))
+
+    for arm in ("scale 3", "scale 10", "none, no adversary", "put in"):
+        assert values(scores, arm, "cycle_A") in readme, arm
+    assert values(scores, "never there", "cycle_A") == "0.133, 0.133, 0.133" and "0.133 in each" in readme
+    assert values(history, "last layer first", "background_error", step=550) in readme
+    assert values(history, "last layer first", "cycle_A", step=500) in readme
+    for column, arm, sign in (("identity_A", "without first norm", -1), ("identity_A", "without inner norms", 1)):
+        _, (mean, half) = tables.paired(scores, ("above_the_floor", arm),
+                                        ("above_the_floor", "instance, identity alone"), column)  # fmt: skip
+        assert sign * mean > half and f"{abs(mean):.3f} {'higher' if sign > 0 else 'lower'} without" in readme
+    _, (mean, half) = tables.paired(scores, ("mirror", "both"), ("output_norm", "instance"), "cycle_A")
+    assert f"cycle_A is higher by {mean:.3f} ± {half:.3f}" in readme

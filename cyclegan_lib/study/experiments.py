@@ -104,7 +104,7 @@ def base_config(**changes):
 def has_output_norm(row):
     """Whether the generators of this row of history.csv end in an InstanceNorm without a learned scale.
 
-    A surgery is half way through its run, and its rows of that step are of after it.
+    A surgery is after 500 of the 1,000 steps, as in the committed tables; its rows of that step are of after it.
     """
     changes, cut = EXPERIMENTS[row["experiment"]].arms[row["arm"]], 500
     if changes.get("surgery") == "put in":
