@@ -63,12 +63,17 @@ OUTPUT_NORM_EXPERIMENTS = {
         "never there": dict(norm="removed", times=2),
         "put in": dict(norm="removed", times=2, surgery="put in", trunk="never there"),
     }),
-    "half": Experiment(3, {"mean_only": dict(norm="mean_only"), "scale_only": dict(norm="scale_only"),
+    "half": Experiment(5, {"mean_only": dict(norm="mean_only"), "scale_only": dict(norm="scale_only"),
                            "demodulated": dict(changed="demodulated")}, ("mean_only", "scale_only")),
     # What "instance, identity alone" and "instance, no adversary" are to be compared with.
     "controls": Experiment(3, {
         "none, identity alone": dict(lambda_adversarial=0.0, lambda_cycle=0.0),
         "none, no adversary": dict(lambda_adversarial=0.0),
+    }),
+    # Does the gap to the floor close with five times the steps?
+    "longer": Experiment(3, {
+        "none, longer": dict(times=5),
+        "instance, longer": dict(output_norm="instance", times=5),
     }),
     # Can a scale that is learned bring the arm with the norm below the floor, where it begins large enough?
     "learned_scale": Experiment(3, {
@@ -83,6 +88,8 @@ GLASS = {f"glass {share}": dict(glass_confounding=share) for share in CONFOUNDIN
 ALIKE = {"independent": {}, "confounded": dict(confounding=1.0, glass_confounding=1.0)}
 DATA_EXPERIMENTS = {
     "background": Experiment(3, BACKGROUND, tuple(BACKGROUND)),
+    "background_no_identity": Experiment(3, {f"{arm}, no identity": dict(lambda_identity=0.0, **changes)
+                                             for arm, changes in BACKGROUND.items()}),
     "glass": Experiment(3, GLASS, tuple(GLASS)[1:]),
     "identity": Experiment(3, {f"{data}, identity {weight:g}": dict(lambda_identity=weight, **changes)
                                for data, changes in ALIKE.items() for weight in (0.0, 5.0, 10.0)}),
