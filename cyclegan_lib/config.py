@@ -52,15 +52,14 @@ class TrainConfig:
     no_init: bool = option(False, "keep PyTorch's default initialisation instead of N(0, 0.02)", command_line=False)
     no_augment: bool = option(False, "use training pictures whole: no random crop, no flip")
     seed: int = option(0, "decides weights, order, crops and flips", least=0, most=2**31, on_resume="refuse")
+    average: float = option(0.0, "decay of averaged generators, shown and saved too; 0: none", least=0, most=0.9999)
     precision: str = option("auto", "auto: the fastest that the device does well", choices=PRECISIONS)
     num_workers: int | None = option(None, "loaders (default: auto)", type=int, least=0, most=128, on_resume="ignore")
     sample_interval: int = option(1, "epochs between sample sheets; 0: one at the end", least=0, on_resume="ignore")
     checkpoint_interval: int = option(10, "epochs between checkpoints; 0: at the end", least=0, on_resume="ignore")
     checkpoint_minutes: float = option(0.0, "minutes between checkpoints; 0: none", least=0, on_resume="ignore")
     keep_checkpoints: int = option(0, "epochs' checkpoints that are kept; 0: all", least=0, on_resume="ignore")
-    max_steps: int | None = option(
-        None, "end after so many steps, lr decayed by then (default: all)", type=int, least=1
-    )
+    max_steps: int | None = option(None, "end after so many steps, lr decayed by then", type=int, least=1)
     data_root: Path = option(Path("data"), "the folder of data sets", type=Path, on_resume="place")
     output_root: Path = option(Path("."), "where saved_models and generated_images go", type=Path, on_resume="place")
     run_name: str | None = option(None, "default: the data set's", type=str, is_name=True, on_resume="place")
@@ -69,7 +68,6 @@ class TrainConfig:
     )
     overwrite: bool = option(False, "replace an earlier run (resuming: one of other settings)", on_resume="place")
     device: str = option("auto", "auto: cuda, mps or cpu, the first there is", choices=DEVICES)
-    tensorboard: bool = option(False, "write the losses for TensorBoard too", on_resume="ignore")
 
     def check(self):
         """Raise a `UserError` with a line for each option that cannot be."""

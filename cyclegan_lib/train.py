@@ -17,8 +17,9 @@ from cyclegan_lib.datasets import UnpairedDataset
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.check import prepare_dataset
 from cyclegan_lib.pictures.reading import read_picture
+from cyclegan_lib.runs.average import Average
 from cyclegan_lib.runs.fast import speed_up, workers_for
-from cyclegan_lib.runs.log import Bar, Log, TensorBoard, read_history
+from cyclegan_lib.runs.log import Bar, Log, read_history
 from cyclegan_lib.runs.processes import Processes
 from cyclegan_lib.runs.resume import Checkpoints, Resume
 from cyclegan_lib.runs.stop import StopOnSignal
@@ -52,9 +53,9 @@ def make_trainer(config, hooks=(), show_bar=True):
         if processes.count > 1 and config.output_norm == "batch":
             raise UserError("--output_norm batch: its statistics are of whole batches; start one process")
         resume, log = Resume(config, processes), Log(config, writes=processes.is_main)
-        usual = [StopOnSignal(processes), resume, log, Checkpoints(config, log, resume)]
+        usual = [Average(config.average)] if config.average else []
+        usual += [StopOnSignal(processes), resume, log, Checkpoints(config, log, resume)]
         if processes.is_main:
-            usual += [TensorBoard(config, log)] if config.tensorboard else []
             usual += [Bar(log)] if show_bar else []
             usual += [SampleSheets(config), Scores(config), *hooks]
         with processes.rank_0_first():

@@ -59,6 +59,7 @@ class Trainer:
 
     Attributes:
         step, epoch, total_steps, steps_per_epoch: `step` counts the steps that are done.
+        shown: the model that is drawn and scored; a hook may put one with averaged generators there.
         losses, lr: of the last step; seconds: how long the last `run` took.
         cleanup: an `ExitStack` for what a hook holds open, unwound after the training or an error.
 
@@ -69,7 +70,7 @@ class Trainer:
     def __init__(self, config, hooks=(), model=None, data=None, schedule=learning_rate, processes=None):
         config.check()
         self.config, self.hooks, self.schedule, self.processes = config, list(hooks), schedule, processes
-        self.model = CycleGAN.from_config(config) if model is None else model
+        self.model = self.shown = CycleGAN.from_config(config) if model is None else model
         self.device = self.model.device
         self.data = data = UnpairedDataset.from_config(config) if data is None else data
         self.steps_per_epoch = math.ceil(len(data) / config.batch_size)
@@ -117,7 +118,7 @@ class Trainer:
 
     def sheet(self, count=8):
         """The rows of a sample sheet: always the same test pictures, there and back."""
-        return self.model.sheet(self.data.test("A", count), self.data.test("B", count))
+        return self.shown.sheet(self.data.test("A", count), self.data.test("B", count))
 
     def _batches(self):
         pin, share = self.device.type == "cuda", self.processes and self.processes.share

@@ -145,12 +145,6 @@ def test_what_came_after_the_checkpoint_is_dropped_with_its_pictures(finished, t
     assert set(pictures(config)) == {"epoch_001.png", "curves.png"} and names(config.models_folder) == ["epoch_1"]
 
 
-def test_tensorboard(tiny_config):
-    config = tiny_config(num_epochs=1, tensorboard=True)
-    train(config, show_bar=False)
-    assert [path.name[:6] for path in (config.models_folder / "tensorboard").iterdir()] == ["events"]
-
-
 # The command
 
 

@@ -13,21 +13,25 @@ import torch
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_header, read_tensors, write_tensors
 
+GENERATORS = ("G_AB", "G_BA")
 OPTIMIZERS = ("optimizer_G", "optimizer_D")
 BUFFERS = ("fake_A_buffer", "fake_B_buffer")
 
 
-def write_checkpoint(path, model, facts, buffers=None):
+def write_checkpoint(path, model, facts, buffers=None, shown=None):
     """Write `model` (a `CycleGAN`) atomically. Raises `UserError` if it cannot be written, on a full disk, say.
 
     `facts` are what else to remember, a JSON-able dict with "step" in it: the architecture, settings, …; `buffers`
-    what `buffers_of` gives in each process of a training, by default `model`'s alone.
+    what `buffers_of` gives in each process of a training, by default `model`'s alone; `shown` the model with averaged
+    generators, where there is one.
     """
     states, random_states = states_of(model), {}
     for rank, of_rank in enumerate(buffers or [buffers_of(model)]):
         for name, state in of_rank.items():
             states.setdefault(name, {})[str(rank)] = state["pictures"]
             random_states[f"{name}.{rank}"] = state["rng"]
+    if shown is not None:
+        states |= {f"shown_{name}": shown.networks[name].state_dict() for name in GENERATORS}
     states = {part: {key: value.cpu() for key, value in state.items()} for part, state in states.items()}
     hashes = {part: hash_of(state) for part, state in states.items()}
     facts = {**facts, "scaler": model.scaler.state_dict(), "buffers": random_states, "hashes": hashes}
@@ -89,22 +93,32 @@ def read_checkpoint(path):
 
 
 def read_network(path, name="G_AB"):
-    """(tensors, facts) of one network of a checkpoint, checked; or of a file without hashes, of several or of one."""
+    """(tensors, facts) of one network of a checkpoint, checked; or of a file without hashes, of several or of one.
+
+    Of a generator that was averaged too, it is the average.
+    """
     tensors, facts = read_tensors(path, prefix=f"{name}.")
-    if {"hashes", "sha256"} & facts.keys() and hash_of(tensors) != _checked(path, facts)["hashes"].get(name):
+    hashes = _checked(path, facts)["hashes"] if {"hashes", "sha256"} & facts.keys() else None
+    if hashes and f"shown_{name}" in hashes:
+        name = f"shown_{name}"
+        tensors, facts = read_tensors(path, prefix=f"{name}.")
+    if hashes is not None and hash_of(tensors) != hashes.get(name):
         raise UserError(f"{path}: damaged, {name} is not what was saved")
     return (tensors, facts) if tensors else read_tensors(path)
 
 
-def load_checkpoint(path, model, rank=0):
+def load_checkpoint(path, model, rank=0, shown=None):
     """Put `model` (a `CycleGAN` of the same architecture) where `write_checkpoint` left it. Returns the facts.
 
-    Each process, by its `rank`, gets its own buffers; empty ones if there was no such process then. Raises `UserError`,
+    Each process, by its `rank`, gets its own buffers; empty ones if there was no such process then. `shown` gets the
+    averaged generators, or the latest ones if the run was not averaged. Raises `UserError`,
     naming a file that is missing, damaged, or of other networks.
     """
     states, facts = read_checkpoint(path)
     for name, network in model.networks.items():
         fit_network(path, states[name], network)
+    for name in GENERATORS if shown is not None else ():
+        fit_network(path, states.get(f"shown_{name}", states[name]), shown.networks[name])
     for name in OPTIMIZERS:
         optimizer, moments = getattr(model, name), {}
         for key, value in states[name].items():

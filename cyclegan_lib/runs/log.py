@@ -1,4 +1,4 @@
-"""The losses of a training: `history.jsonl`, the progress bar, TensorBoard."""
+"""The losses of a training: `history.jsonl` and the progress bar."""
 
 import itertools
 import json
@@ -91,28 +91,6 @@ class Bar(Hook):
 
     def end(self, trainer):
         self.bar.close()
-
-
-class TensorBoard(Hook):
-    """Observer: writes the rows of `log` for TensorBoard. Raises a `UserError` if it is not installed."""
-
-    def __init__(self, config, log):
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise UserError("--tensorboard needs a package: pip install tensorboard") from None
-        self.writer, self.folder, self.log = SummaryWriter, str(config.models_folder / "tensorboard"), log
-
-    def start(self, trainer):
-        self.board = self.writer(self.folder, purge_step=trainer.step + 1)
-        trainer.cleanup.callback(self.board.close)
-
-    def after_step(self, trainer):
-        for row in self.log.fresh:
-            for name in ("lr", *(name for name in LOSSES if row[name] is not None)):
-                self.board.add_scalar(name, row[name], row["step"])
-
-    end = after_step
 
 
 def read_history(path, last=math.inf):

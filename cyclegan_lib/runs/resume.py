@@ -23,6 +23,11 @@ ON_RESUME = {field.name: field.metadata.get("on_resume", "warn") for field in da
 SCHEDULE = ("num_epochs", "max_steps", "decay_epoch")  # the learning rate depends on these
 
 
+def averaged(trainer):
+    """The model with averaged generators, or None where nothing is averaged."""
+    return None if trainer.shown is trainer.model else trainer.shown
+
+
 class Resume(Hook):
     """Intervention: continues from a checkpoint, or begins a run; it alone may use the run's folder.
 
@@ -97,7 +102,7 @@ class Resume(Hook):
             effect = "the learning rate follows another schedule" if name in SCHEDULE else "no longer exact"
             print(f"warning: {label} is {value} and was {was}: from step {saved.step} on {effect}", file=sys.stderr)
         read_history(self.folder, saved.step)  # if it is damaged: better to know before anything is removed
-        load_checkpoint(saved.path, trainer.model, self.processes.rank)
+        load_checkpoint(saved.path, trainer.model, self.processes.rank, averaged(trainer))
         trainer.step = saved.step
         name = f"{config.name}/{saved.path.stem}"
         if trainer.stopped:
@@ -151,6 +156,6 @@ class Checkpoints(Hook):
                 with suppress(UserError):  # there is none of this name, or it is damaged; one that is whole stays
                     self.path.rename(self.path.with_name(f"step_{read_facts(self.path)['step']}.safetensors"))
                 facts = {**self.resume.settings, "step": trainer.step, "epoch": trainer.epoch}
-                write_checkpoint(self.path, trainer.model, facts, buffers)
+                write_checkpoint(self.path, trainer.model, facts, buffers, averaged(trainer))
         if self.processes.is_main:
             folder.prune(self.config.models_folder, self.config.keep_checkpoints, not trainer.stopped)

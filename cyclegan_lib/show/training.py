@@ -40,7 +40,7 @@ class Drawer(Hook):
         """(sample sheet, loss curves) as PNGs. None, with a warning, if one fails: that must not end a training."""
         folder, pngs = trainer.config.models_folder, {}
         for name, figure in {
-            "sample sheet": lambda: plots.picture_rows(trainer.model.sheet(*self.pictures), sheet_title),
+            "sample sheet": lambda: plots.picture_rows(trainer.shown.sheet(*self.pictures), sheet_title),
             "loss curves": lambda: plots.loss_curves(read_curves(folder, trainer.step), self.floors, curves_title),
         }.items():
             try:

@@ -102,7 +102,7 @@ class Scores(Hook):
             self.scores = json.loads(self.path.read_text())
             return
         test = Water2WineTest(trainer.data.root, trainer.config.size, trainer.config.channels)
-        scores = test.score_model(trainer.model) | test.baselines()
+        scores = test.score_model(trainer.shown) | test.baselines()
         self.scores = scores | {"seconds_training": round(trainer.seconds, 1)}
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, json.dumps(self.scores, indent=1) + "\n")
