@@ -1,6 +1,6 @@
 """data/page/: the networks that data/explorer.html runs, there and back, small enough for a page.
 
-demo_ARM_step_N.safetensors     two trainings with the demo's configuration, which differ in the norm at the output
+demo_ARM_step_N.safetensors     two trainings on the demo's pictures, which differ in the norm at the output
 surgery_ARM_step_N.safetensors  the stuck run of data/ablation, from which the norm is taken out after 500 steps
 
 Weights are kept as 8-bit integers with a scale for each first index, and biases in 16 bits.
@@ -17,6 +17,8 @@ from cyclegan_lib.pictures.check import prepare_dataset
 from cyclegan_lib.trainer import Hook, Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
+# The networks stay as they are when the demo changes.
+NETWORKS = dict(num_epochs=18, base_channels=16, num_residual=4, lr=5e-4, average=0.0)
 RUNS, OUT, ABLATION = ROOT / "runs" / "page", ROOT / "data" / "page", ROOT / "data" / "ablation"
 ARMS = ("none", "instance")
 DEMO_STEPS = (100, 400, 1800)
@@ -39,10 +41,10 @@ class KeepGenerators(Hook):
 
 
 def train(arm):
-    """The demo's training of an arm, on one thread in float32; where it has run, nothing."""
+    """The training of an arm, on one thread in float32; where it has run, nothing."""
     if not (RUNS / f"{arm}_step_{DEMO_STEPS[-1]}.safetensors").is_file():
         RUNS.mkdir(parents=True, exist_ok=True)
-        config = demo_config(output_norm=arm, data_root=ROOT / "data", device="cpu", precision="fp32")
+        config = demo_config(**NETWORKS, output_norm=arm, data_root=ROOT / "data", device="cpu", precision="fp32")
         prepare_dataset(config.data_root, config.dataset_name, max(config.size))
         Trainer(config, [KeepGenerators()]).run()
 

@@ -30,7 +30,8 @@ def main():
         definitions(numbered(8), "photograph", Path=Path)["make_piles"](root)
     config = demo_config(
         dataset_name=root.name, data_root=root.parent, output_root=ROOT / "runs", run_name="photograph",
-        base_channels=24, num_epochs=STEPS, max_steps=STEPS, sample_interval=10, precision="fp32", overwrite=True,
+        base_channels=24, num_residual=4, lr=5e-4, average=0.0, num_epochs=STEPS, max_steps=STEPS, sample_interval=10,
+        precision="fp32", overwrite=True,
     )  # fmt: skip
     trainer = train(config)
     if trainer.stopped:

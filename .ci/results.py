@@ -22,7 +22,7 @@ from cyclegan_lib.water2wine.scores import SCORES, Water2WineTest, weighted_l1
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "data" / "demo"
-RUNS = ("demo_none_0", "demo_none_1", "demo_none_2", "demo_instance_0")
+RUNS = ("demo_none_0", "demo_none_1", "demo_none_2", "demo_instance_0", "textbook_small", "textbook")
 SHOWN = slice(0, 8)  # test pictures
 
 
