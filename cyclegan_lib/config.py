@@ -54,6 +54,7 @@ class TrainConfig:
     seed: int = option(0, "decides weights, order, crops and flips", least=0, most=2**31, on_resume="refuse")
     average: float = option(0.0, "decay of averaged generators, shown and saved too; 0: none", least=0, most=0.9999)
     precision: str = option("auto", "auto: the fastest that the device does well", choices=PRECISIONS)
+    deterministic: bool = option(False, "on a GPU the same bits each time, and slower; a CPU does so anyway")
     num_workers: int | None = option(None, "loaders (default: auto)", type=int, least=0, most=128, on_resume="ignore")
     sample_interval: int = option(1, "epochs between sample sheets; 0: one at the end", least=0, on_resume="ignore")
     checkpoint_interval: int = option(10, "epochs between checkpoints; 0: at the end", least=0, on_resume="ignore")

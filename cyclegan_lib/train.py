@@ -18,7 +18,7 @@ from cyclegan_lib.errors import UserError
 from cyclegan_lib.pictures.check import prepare_dataset
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.runs.average import Average
-from cyclegan_lib.runs.fast import speed_up, workers_for
+from cyclegan_lib.runs.fast import make_deterministic, speed_up, workers_for
 from cyclegan_lib.runs.log import Bar, Log, read_history
 from cyclegan_lib.runs.processes import Processes
 from cyclegan_lib.runs.resume import Checkpoints, Resume
@@ -64,6 +64,8 @@ def make_trainer(config, hooks=(), show_bar=True):
         trainer = Trainer(config, usual, data=data, processes=processes if processes.count > 1 else None)
         check_autocast(trainer.model)
         speed_up(trainer.model)
+        if config.deterministic:
+            make_deterministic(trainer.model)
         if config.num_workers is None:
             trainer.num_workers = workers_for(data, trainer.device)
     return trainer, processes

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cyclegan_lib.cyclegan import CycleGAN
-from cyclegan_lib.runs.fast import InstanceNorm, ReflectionPad, speed_up
+from cyclegan_lib.runs.fast import FlipPad, InstanceNorm, ReflectionPad, make_deterministic, speed_up
 from cyclegan_lib.runs.timing import fit, seconds_per_step
 from cyclegan_lib.trainer import Trainer
 
@@ -134,3 +134,31 @@ def test_fit_counts_steps_and_fills_minutes(tiny_config, monkeypatch):
     fitted = fit(tiny_config(num_epochs=50, decay_epoch=40), minutes=2)
     assert (fitted.max_steps, fitted.num_epochs) == (240, 80)
     fitted.check()
+
+
+@pytest.mark.parametrize("padding", [1, 3, (1, 2, 3, 0)])
+def test_padding_by_flips_is_reflection_padding_forward_and_back(padding):
+    x, results = torch.randn(2, 3, 7, 9, dtype=torch.float64, requires_grad=True), []
+    for pad in (nn.ReflectionPad2d(padding), FlipPad(padding)):
+        padded = pad(x)
+        weight = torch.linspace(-1, 1, padded.numel(), dtype=torch.float64).reshape(padded.shape)
+        results.append((padded, *torch.autograd.grad((padded * weight).sum(), x)))
+    for theirs, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
+
+
+def test_the_same_bits_each_time(device):
+    before, ends = torch.are_deterministic_algorithms_enabled(), []
+    try:
+        for _ in range(2):
+            model = speed_up(CycleGAN(base_channels=4, num_residual=1, lambda_identity=5.0, device=device))
+            make_deterministic(model)
+            torch.manual_seed(0)
+            for _ in range(3):
+                model.step(*(torch.rand(2, 3, 32, 32).mul(2).sub(1).to(device) for _ in "AB"))
+            ends.append([value.cpu() for G in model.networks.values() for value in G.state_dict().values()])
+    finally:
+        torch.use_deterministic_algorithms(before)
+    assert all(map(torch.equal, *ends)) and torch.are_deterministic_algorithms_enabled() == before
+    is_flips = any(isinstance(layer, FlipPad) for layer in model.G_AB.modules())
+    assert is_flips == (device != "cpu")
