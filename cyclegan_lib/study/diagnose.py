@@ -176,8 +176,39 @@ def probed(probe):
         yield Finding("fixed pairs", f"{pairs:.0%} of the A have the same B beside them in the next epoch")
 
 
+class Adapter:
+    """A CycleGAN that was written without this package, in the form that `probe` takes: an object and four functions.
+
+    Args:
+        model: an object with all networks and optimisers in it, which `copy.deepcopy` can copy.
+        networks: (model) → {"G_AB", "G_BA", "D_A", "D_B"}, the networks by our names.
+        generator_step: (model, real_A, real_B) → (fake_A, fake_B). The update of the generators.
+        discriminator_step: (model, real_A, real_B, fake_A, fake_B). The update of the discriminators.
+        set_lr: (model, lr). Sets the learning rate of all optimisers.
+    """
+
+    def __init__(self, model, networks, generator_step, discriminator_step, set_lr):
+        self.model, self.functions = model, (networks, generator_step, discriminator_step, set_lr)
+        self.device = next(self.networks["G_AB"].parameters()).device
+
+    @property
+    def networks(self):
+        return self.functions[0](self.model)
+
+    def generator_step(self, real_A, real_B):
+        return None, *self.functions[1](self.model, real_A, real_B)
+
+    def discriminator_step(self, *pictures):
+        self.functions[2](self.model, *pictures)
+
+    def set_lr(self, lr):
+        self.functions[3](self.model, lr)
+
+
 def probe(model, dataset, batch_size=4):
     """Look at one step, of copies of a `CycleGAN`, and at 24 pictures of two epochs of an `UnpairedDataset`.
+
+    `model` may be an `Adapter`. `dataset` may be any with its length, `dataset[n]` and `dataset.path(domain, n)`.
 
     Returns {"reached": generators in which the discriminators' step leaves gradients, "mixed": networks whose output
     for a picture depends on the others in its batch, "unmoved": networks that a step does not change (all by name),
