@@ -18,6 +18,7 @@ from cyclegan_lib.water2wine.dataset import dataset_folder
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
 THUMBNAIL = 16  # pixels a side, at which pictures are compared: composition and colours, no texture
+ENOUGH, CLEARLY = 20, 1.5  # test pictures that a verdict needs; how many times farther away it speaks of
 NEAR = 0.05  # the share of real test pictures that count as copies of a training picture
 
 
@@ -100,11 +101,25 @@ class Judgement:
 
     def report(self):
         """A table in a few lines of text."""
-        columns = f"real {self.source}", f"fake {self.target}", f"train{self.target}"
-        lines = [f"{'distance to test' + self.target:32}" + "".join(f"{name:>9}" for name in columns)]
-        lines += [f"{name:32}" + "".join(f"{value:9.3f}" for value in values) for name, values in self.table.items()]
+        real, fake, target, train = map(len, self.pictures.values())
+        columns = f"{real} real {self.source}", f"{fake} fake {self.target}", f"{train} train{self.target}"
+        lines = [f"{f'distance to {target} test{self.target}':32}" + "".join(f"{name:>12}" for name in columns)]
+        lines += [f"{name:32}" + "".join(f"{value:12.3f}" for value in values) for name, values in self.table.items()]
         close = f"{self.copied:.0%} of the fakes are suspiciously close to a training picture; chance gives {NEAR:.0%}"
-        return "\n".join([*lines, close])
+        return "\n".join([*lines, close, self.verdict()])
+
+    def verdict(self):
+        """What the table says, in one sentence."""
+        if (count := min(len(self.pictures["fake"]), len(self.pictures["target"]))) < ENOUGH:
+            how = f"{ENOUGH} of each side are needed, see cyclegan collect --test_share"
+            return f"no verdict: with {count} test pictures such distances are mostly chance; {how}"
+        real_B, table = f"real {self.target}", self.table.items()
+        worse = ", ".join(name for name, (real, fake, train) in table if fake > CLEARLY * max(real, train))
+        far = ", ".join(name for name, (_, fake, train) in table if fake > CLEARLY * train)
+        said = f"as near to {real_B} as other {real_B} are, in all of these numbers"
+        said = f"not as near to {real_B} as other {real_B} are, in {far}" if far else said
+        said = f"farther from {real_B} than untranslated pictures are, in {worse}" if worse else said
+        return f"verdict: the fakes are {said}; look at them too, for no number here sees what a picture shows"
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
