@@ -46,7 +46,8 @@ def _write(path, target, value_range, size):
     image = open_upright(path, value_range, size or 2**31)
     side = min(size, *image.size)
     with Image.open(path) as header:
-        stays = header.size == (side, side) if size else not (value_range and is_deep(header))
+        stays = header.size == (side, side) or not size
+        stays = stays and not (value_range and is_deep(header))
     target.parent.mkdir(parents=True, exist_ok=True)
     if stays:
         shutil.copyfile(path, target)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_header
-from cyclegan_lib.pictures.check import STATISTICS
+from cyclegan_lib.pictures.check import STATISTICS, TELLING, separation
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.translate import to_uint8
 from cyclegan_lib.pictures.weights import load_generator, weights_file
@@ -18,7 +18,7 @@ from cyclegan_lib.water2wine.dataset import dataset_folder
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
 THUMBNAIL = 16  # pixels a side, at which pictures are compared: composition and colours, no texture
-ENOUGH, CLEARLY = 20, 1.5  # test pictures that a verdict needs; how many times farther away it speaks of
+ENOUGH = 20  # test pictures of each side: with fewer there is no verdict
 NEAR = 0.05  # the share of real test pictures that count as copies of a training picture
 
 
@@ -109,17 +109,17 @@ class Judgement:
         return "\n".join([*lines, close, self.verdict()])
 
     def verdict(self):
-        """What the table says, in one sentence."""
-        if (count := min(len(self.pictures["fake"]), len(self.pictures["target"]))) < ENOUGH:
-            how = f"{ENOUGH} of each side are needed, see cyclegan collect --test_share"
-            return f"no verdict: with {count} test pictures such distances are mostly chance; {how}"
-        real_B, table = f"real {self.target}", self.table.items()
-        worse = ", ".join(name for name, (real, fake, train) in table if fake > CLEARLY * max(real, train))
-        far = ", ".join(name for name, (_, fake, train) in table if fake > CLEARLY * train)
-        said = f"as near to {real_B} as other {real_B} are, in all of these numbers"
-        said = f"not as near to {real_B} as other {real_B} are, in {far}" if far else said
-        said = f"farther from {real_B} than untranslated pictures are, in {worse}" if worse else said
-        return f"verdict: the fakes are {said}; look at them too, for no number here sees what a picture shows"
+        """In one sentence, which statistics of a picture, each alone, tell a fake from a real one (`separation`)."""
+        fake, target = (self.pictures[name].expand(-1, 3, -1, -1) for name in ("fake", "target"))
+        if (count := min(len(fake), len(target))) < ENOUGH:
+            how = f"{ENOUGH} are needed, see cyclegan collect --test_share"
+            return f"no verdict: with {count} test pictures of a side these numbers are mostly chance; {how}"
+        found = {name: separation(of(fake), of(target)) for name, of in STATISTICS.items()}
+        tell = [f"{name} ({share:.0%})" for name, (share, error) in found.items() if share - 2 * error > TELLING]
+        if tell:
+            one = f"one number alone tells fakes from real ones, {', '.join(tell)}; a guess is right in 50%"
+            return f"verdict: not like real {self.target} yet, for {one}"
+        return f"verdict: like real {self.target} in brightness, colours and edges; no number here sees what is shown"
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
