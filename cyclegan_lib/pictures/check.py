@@ -121,8 +121,7 @@ def describe_separations(found):
     if not found:
         return "too few training pictures to say whether a global statistic tells A from B"
     ranked = sorted(found.items(), key=lambda item: -item[1][0])
-    end = "expect the translation to change it; fine if you want that"
-    warning = f"warning: {{}} alone tells A from B in {{:.0%}} of the pictures; {end}"
+    warning = "warning: {} alone tells A from B in {:.0%} of the pictures; expect it to change; fine if you want that"
     telling = [warning.format(name, share) for name, (share, error) in ranked if share - 2 * error > TELLING]
     name, (share, _) = ranked[0]
     best = f"no global statistic tells A from B well (the best: {name}, right about {share:.0%}; a guess: 50%)"

@@ -46,10 +46,9 @@ def _write(path, target, value_range, size):
     image = open_upright(path, value_range, size or 2**31)
     side = min(size, *image.size)
     with Image.open(path) as header:
-        stays = header.size == (side, side) or not size
-        stays = stays and not (value_range and is_deep(header))
+        changes = (value_range and is_deep(header)) or (size and header.size != (side, side))
     target.parent.mkdir(parents=True, exist_ok=True)
-    if stays:
+    if not changes:
         shutil.copyfile(path, target)
         return False
     if target.suffix.lower() not in (".jpg", ".jpeg", ".png"):

@@ -112,14 +112,13 @@ class Judgement:
         """In one sentence, which statistics of a picture, each alone, tell a fake from a real one (`separation`)."""
         fake, target = (self.pictures[name].expand(-1, 3, -1, -1) for name in ("fake", "target"))
         if (count := min(len(fake), len(target))) < ENOUGH:
-            how = f"{ENOUGH} are needed, see cyclegan collect --test_share"
-            return f"no verdict: with {count} test pictures of a side these numbers are mostly chance; {how}"
+            why = f"chance decides, and {ENOUGH} are needed (cyclegan collect --test_share)"
+            return f"no verdict: with {count} test pictures of a side {why}"
         found = {name: separation(of(fake), of(target)) for name, of in STATISTICS.items()}
         tell = [f"{name} ({share:.0%})" for name, (share, error) in found.items() if share - 2 * error > TELLING]
-        if tell:
-            one = f"one number alone tells fakes from real ones, {', '.join(tell)}; a guess is right in 50%"
-            return f"verdict: not like real {self.target} yet, for {one}"
-        return f"verdict: like real {self.target} in brightness, colours and edges; no number here sees what is shown"
+        told = f"not like real {self.target} yet, for one number alone tells fakes from real ones, {', '.join(tell)}"
+        like = f"like real {self.target} in brightness, colours and edges, and nothing here sees what a picture shows"
+        return f"verdict: {told if tell else like}"
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""

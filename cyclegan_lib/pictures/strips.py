@@ -106,8 +106,8 @@ def translate_strips(G, pixels, device="cpu", progress=lambda share: None):
         return to_signed(strip) if strip.dtype == torch.uint8 else strip
 
     size, dtype = max(8, STRIP_PIXELS // width // 4 * 4), kept_bytes(G, height, width)[1]
-    norms, blocks = (sum(isinstance(m, kind) for m in G.modules()) for kind in (nn.InstanceNorm2d, ResidualBlock))
-    maps = norms + 3 * blocks + 2  # that all strips of are computed: three in a block, the one before, and the last
+    # All strips are computed of each norm's map, of three in a block, of the one before the blocks, and of the last.
+    maps = 2 + sum(isinstance(m, nn.InstanceNorm2d) + 3 * isinstance(m, ResidualBlock) for m in G.modules())
 
     def strips(layer):
         """Yield (first, last, the rows between) for a whole map, `size` rows of the picture at a time."""

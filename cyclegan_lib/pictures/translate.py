@@ -22,7 +22,6 @@ from torchvision.transforms.v2 import functional as TF
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
 BESIDES = 1.5 * 1024**3  # bytes that Python, the networks, the picture and one strip take, about
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 DATE_AND_CAMERA = [ExifTags.Base[name] for name in ("Make", "Model", "DateTime", "DateTimeOriginal", "LensModel")]
 
 
@@ -47,7 +46,7 @@ def translate_pixels(G, pixels):
         return to_uint8(G(to_signed(padded.to(device))))[:, :, :height, :width]
     fake = torch.empty_like(padded)
     takes = f"{high * wide / 1e6:.0f} megapixels, about {estimated_seconds(G, padded, device):.0f} s"
-    with tqdm(total=1, desc=takes, bar_format=BAR, smoothing=0, leave=False) as bar:
+    with tqdm(total=1, desc=takes, bar_format="{l_bar}{bar}| {elapsed}<{remaining}", smoothing=0, leave=False) as bar:
         for first, last, found in translate_strips(G, padded, device, bar.update):
             fake[:, :, first:last] = to_uint8(found)
     return fake[:, :, :height, :width]
