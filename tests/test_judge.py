@@ -190,7 +190,7 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
         (19, "grey", "no verdict: with 19 test pictures"),
         (20, "grey", "contrast (100%), saturation (100%), sharpness (100%)"),
         (20, "untranslated", "not like real B yet, for one number alone tells fakes from real ones, brightness"),
-        (20, "another draw of B", "verdict: like real B in brightness, colours and edges, and"),
+        (20, "another draw of B", "verdict: like real B by these numbers: none"),
     ],
 )
 def test_the_verdict_is_one_sentence_that_follows_from_the_table(count, change, said):

@@ -117,7 +117,7 @@ class Judgement:
         found = {name: separation(of(fake), of(target)) for name, of in STATISTICS.items()}
         tell = [f"{name} ({share:.0%})" for name, (share, error) in found.items() if share - 2 * error > TELLING]
         told = f"not like real {self.target} yet, for one number alone tells fakes from real ones, {', '.join(tell)}"
-        like = f"like real {self.target} in brightness, colours and edges, and nothing here sees what a picture shows"
+        like = f"like real {self.target} by these numbers: none alone tells fakes from it, and none sees what is shown"
         return f"verdict: {told if tell else like}"
 
     def nearest_rows(self, count=6):
