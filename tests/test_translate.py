@@ -192,6 +192,16 @@ def test_date_and_camera_survive_the_place_does_not_and_a_picture_is_decoded_onc
         assert 0x0112 not in found and 0x8825 not in found and not found.get_ifd(0x8825)
 
 
+def test_damaged_exif_data_cost_no_picture(tmp_path, run_folder):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(noise(24, 40)).save(tmp_path / "a.jpg", exif=exif)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole.replace(b"Exif\0\0MM", b"Exif\0\0VM"))
+    assert run(tmp_path / "a.jpg", "--checkpoint", run_folder, "--output", tmp_path / "out") == 0
+    assert Image.open(tmp_path / "out" / "a.jpg").size == (40, 24)
+
+
 def test_a_large_picture_says_before_it_begins_how_long_it_will_take(tmp_path, run_folder, monkeypatch, capsys):
     monkeypatch.setattr(translate, "WHOLE_PIXELS", 100)
     monkeypatch.setattr(translate, "estimated_seconds", lambda G, pixels, device: 77.4)

@@ -1,5 +1,6 @@
 """Pictures in, pictures out: one picture or a folder, of any size."""
 
+import contextlib
 import struct
 import time
 from pathlib import Path
@@ -113,9 +114,11 @@ def load(source, G, memory, value_range=None):
 
 def date_and_camera(image):
     """The Exif data of a Pillow image that are kept: not its place, nor the orientation, which was applied."""
-    found, kept = image.getexif(), Image.Exif()
-    for old, new in ((found, kept), (found.get_ifd(ExifTags.IFD.Exif), kept.get_ifd(ExifTags.IFD.Exif))):
-        new.update({tag: old[tag] for tag in DATE_AND_CAMERA if isinstance(old.get(tag), str)})
+    kept = Image.Exif()
+    with contextlib.suppress(Exception):  # damaged ones raise SyntaxError, struct.error, …; the picture is whole
+        found = image.getexif()
+        for old, new in ((found, kept), (found.get_ifd(ExifTags.IFD.Exif), kept.get_ifd(ExifTags.IFD.Exif))):
+            new.update({tag: old[tag] for tag in DATE_AND_CAMERA if isinstance(old.get(tag), str)})
     return kept
 
 
