@@ -126,8 +126,8 @@ cyclegan.parts.lab = function (section, data) {
     const path = [["A", one.real, "real"], ["B", one.fake, "fake"], ["A", one.rec, "rec"]];
     if (told) path.length = Math.min(3, part || 6);  // what slow motion has told of
     if (told && part === 5) {
-      const longest = Math.max(Math.hypot(...one.fromJudge), Math.hypot(...one.fromCycle), 1e-12);
-      for (const [push, colour] of [[one.fromJudge, "D"], [one.fromCycle, "none"]]) {
+      const longest = Math.max(Math.hypot(...one.fromD), Math.hypot(...one.fromCycle), 1e-12);
+      for (const [push, colour] of [[one.fromD, "D"], [one.fromCycle, "A"]]) {
         pushes.push(["B", one.fake, push.map(x => -0.5 * x / longest), colour]);  // downhill
       }
     }
@@ -154,11 +154,12 @@ cyclegan.parts.lab = function (section, data) {
     if (playing && !isSlow()) return;  // what follows is read aloud, or takes time
     const last = history.slice(-100), [kept, inverted, lost, right] = key;
     const cycle_A = mean(last, "cycle_A").toFixed(3), loss_D = mean(last, "loss_D").toFixed(2);
-    const yours = step ? fill(data.yours, {step, kept, inverted, lost, right, cycle_A, loss_D}) : "";
-    const answer = !preset ? "" : step < preset.steps ? fill(data.later, preset) : preset.answer;
+    const seen = {step, kept, inverted, lost, right, cycle_A, loss_D, floor: floors.A.toFixed(2)};
+    const yours = step ? fill(data.yours, seen) : "", isOver = preset && step >= preset.steps;
+    const answer = isOver ? "<b>Answer.</b> " + preset.answer : preset ? fill(data.later, preset) : "";
     at("preset").value = preset ? preset.name : "";
     at("question").textContent = preset ? preset.question : data.own;
-    at("answer").innerHTML = [answer, yours].filter(Boolean).map(text => `<p>${text}</p>`).join("");
+    at("answer").innerHTML = [yours && "<b>Seen in this run.</b> " + yours, answer].filter(Boolean).map(text => `<p>${text}</p>`).join("");
     at("words").innerHTML = told || data.slow;
     at("words").hidden = !isSlow();
     at("one").textContent = isSlow() ? "Next part" : "One step";

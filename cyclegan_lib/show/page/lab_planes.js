@@ -89,7 +89,7 @@ cyclegan.labPlanes = (function () {
     const {context, w, colour} = prepare(canvas), [left, right, side] = layout(canvas);
     const size = w < 500 ? 2.5 : 3.5;
     for (const [domain, x, name] of [["A", left, "A: water"], ["B", right, "B: wine"]]) {
-      const image = new ImageData(HEAT, HEAT), tint = parseInt(colour(domain).slice(1), 16);
+      const image = new ImageData(HEAT, HEAT), tint = parseInt(colour("D").slice(1), 16);
       view.scores[domain].forEach((score, i) => {
         image.data.set([tint >> 16, tint >> 8 & 255, tint & 255, 110 * Math.max(0, Math.min(1, score))], 4 * i);
       });
@@ -106,11 +106,8 @@ cyclegan.labPlanes = (function () {
       context.fillText("↑ wall", x + 4, TOP + 16);
       if (view.norm) {
         const rim = Array.from({length: 72}, (_, i) => spot(canvas, domain, onDisc(RIM, i * Math.PI / 36)));
-        stroke(context, colour("instance"), 2.5, rim, true);
-        context.globalAlpha = 0.18;
-        context.fillStyle = colour("instance");
-        context.fill();
-        context.globalAlpha = 1;
+        stroke(context, colour("paper"), 6, rim, true);
+        stroke(context, colour("instance"), 4, rim, true);
       }
     }
     for (const [domain, picture, shape, begin, large] of view.dots) {
@@ -154,9 +151,11 @@ cyclegan.labPlanes = (function () {
     }
     for (const domain of ["A", "B"]) {
       const height = y(floors[domain]), words = `floor of ${domain}: ${floors[domain].toFixed(2)}`;
-      context.setLineDash(norm ? [7, 4] : [2, 5]);
+      context.setLineDash([6, 4]);
+      context.globalAlpha = norm ? 1 : 0.5;  // without the norm it is no limit
       stroke(context, colour("floor"), 1.5, [[left, height], [w, height]]);
       context.setLineDash([]);
+      context.globalAlpha = 1;
       Object.assign(context, {fillStyle: colour("floor"), strokeStyle: colour("paper"), lineWidth: 4});
       context.font = "12px system-ui, sans-serif";
       context.textAlign = "right";

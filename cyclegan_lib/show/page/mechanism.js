@@ -71,10 +71,10 @@ cyclegan.parts.mechanism = function (section) {
       ...missing(260, m)]);
     const lack = Math.abs(m) - LARGEST_MEAN;
     part("mean").textContent = signed(m);
-    part("says").textContent = `Wanted mean ${signed(m)}, blue. It comes out as ${signed(out)}, and could be ` +
-      `${signed(Math.sign(m) * LARGEST_MEAN, 4)} at most (dashed). ` + (lack > 0
-      ? `Error that nobody can avoid: ${Math.abs(m).toFixed(2)} \u2212 0.19 = ${lack.toFixed(2)}.`
-      : "This mean is within reach: drag it further.");
+    part("says").textContent = `Blue line: the mean that is wanted, ${signed(m)}. Orange line: the mean that comes out, ` +
+      `${signed(out)}. Dashed: the means that can come out, at most ${signed(Math.sign(m) * LARGEST_MEAN, 4)}. ` + (lack > 0
+      ? `So no weights can avoid an error of ${Math.abs(m).toFixed(2)} \u2212 0.19 = ${lack.toFixed(2)}.`
+      : "The wanted mean is inside: drag it further out.");
   }
 
   function showFloor() {
