@@ -60,8 +60,7 @@ cyclegan.parts.lab = function (section, data) {
   // Training
   function applyChanges() {
     for (; next < run.changes.length && run.changes[next][0] <= engine.step; next++) {
-      const [, key, value] = run.changes[next];
-      engine.settings[key] = write(key, value);
+      engine.settings[run.changes[next][1]] = write(...run.changes[next].slice(1));
     }
   }
   function train() {
@@ -97,13 +96,11 @@ cyclegan.parts.lab = function (section, data) {
       engine.updateDiscriminators();
       history.push({...engine.losses});
     }
-    const {real, fake, rec, score} = engine.first_A, {batch, buffer} = engine.settings;
+    const {real, rec, score} = engine.first_A, {batch, buffer} = engine.settings;
     const words = {batch, score: score.toFixed(2), step: engine.step, loss_D: (engine.losses.loss_D || 0).toFixed(3)};
     words.shown = buffer ? "new ones and, from the buffer, old ones" : "new ones";
     words.cycle = draw.difference(rec, real).toFixed(3);
-    Object.entries({real, fake, rec}).forEach(([name, picture]) => {
-      words[name] = picture.map(x => x.toFixed(2)).join(", ");
-    });
+    for (const name of ["real", "fake", "rec"]) words[name] = engine.first_A[name].map(x => x.toFixed(2)).join(", ");
     told = fill(data.parts[part], words);
     part = (part + 1) % 6;
   }
@@ -159,7 +156,8 @@ cyclegan.parts.lab = function (section, data) {
     const answer = isOver ? "<b>Answer.</b> " + preset.answer : preset ? fill(data.later, preset) : "";
     at("preset").value = preset ? preset.name : "";
     at("question").textContent = preset ? preset.question : data.own;
-    at("answer").innerHTML = [yours && "<b>Seen in this run.</b> " + yours, answer].filter(Boolean).map(text => `<p>${text}</p>`).join("");
+    const texts = [yours && "<b>Seen in this run.</b> " + yours, answer].filter(Boolean);
+    at("answer").innerHTML = texts.map(text => `<p>${text}</p>`).join("");
     at("words").innerHTML = told || data.slow;
     at("words").hidden = !isSlow();
     at("one").textContent = isSlow() ? "Next part" : "One step";

@@ -78,8 +78,8 @@ cyclegan.parts.live = function (section, data) {
     });
     showMeans(picture, translated);
     const least = average(meansOf(picture).map(mean => Math.max(0, Math.abs(mean) - LARGEST_MEAN)));
-    part("reads").textContent = `The means of the first picture lie ${least.toFixed(3)} outside the boxes, on average. ` +
-      "So with the layer it comes back with at least this difference, whatever the weights are.";
+    part("reads").textContent = `The means of the first picture lie ${least.toFixed(3)} outside the boxes (mean of ` +
+      "the channels). So with the layer it comes back with at least this difference, whatever the weights are.";
   }
 
   /** For each channel a number line with the band that the layer allows, and the means of all pictures on it. */
