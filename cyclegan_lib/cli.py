@@ -140,6 +140,7 @@ COMMANDS = {
         "source_B": argument(type=path, help="and with those of the other kind"),
         "--dataset_name": argument(required=True, help="the new folder's name"),
         "--data_root": DATA_ROOT, "--seed": SEED, "--range": RANGE,
+        "--size": argument(type=whole(0, 4096), default=512, help="pixels a side of the squares; 0: copy the files"),
         "--test_share": argument(type=SHARE, default=0.1, help="of each side, kept for testing"),
     }),
     "crops": ("pictures.crops", "cut two large pictures into a data set", {

@@ -28,7 +28,7 @@ from cyclegan_lib.study.diagnose import DIAGNOSED_PICTURES, diagnose, report
 from cyclegan_lib.trainer import Trainer
 from cyclegan_lib.water2wine.scores import Scores, score_table
 
-FIRST_LOOK = 3000  # pictures of each side: a training that sees fewer shows little (notebook 08)
+FIRST_LOOK, WORTH_SHOWING = 3000, 40_000  # pictures of each side that a training sees: the plans of notebook 08
 
 
 def train(config, hooks=(), show_bar=True):
@@ -97,9 +97,9 @@ def announce(trainer, count):
     pictures = f"{count_A} + {count_B} training pictures at {config.img_width}×{config.img_height}"
     how = f"{trainer.device.type}, {trainer.model.precision}" + (f", {count} processes" if count > 1 else "")
     print(f"{config.name}: {pictures}, {trainer.total_steps} steps, {how}")
-    if trainer.total_steps * config.batch_size < FIRST_LOOK:
-        steps = FIRST_LOOK // config.batch_size
-        print(f"that is short: a first look takes about {steps:,} steps, see --num_epochs and --max_steps")
+    seen, plans = trainer.total_steps * config.batch_size, f"{FIRST_LOOK:,} for a first look, {WORTH_SHOWING:,} to show"
+    short = "; that is short, see --max_steps and --num_epochs" if seen < FIRST_LOOK else ""
+    print(f"it will see about {seen:,} pictures of each side (notebook 08: {plans}){short}")
     if config.output_norm == "instance":
         floors = "on average cycle_A cannot go below {A:.3f} nor cycle_B below {B:.3f}"
         print(f"InstanceNorm at the output: {floors.format(**training_floors(trainer.data))}, however long this trains")

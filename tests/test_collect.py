@@ -5,7 +5,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from PIL import Image
+from helpers import gradient
+from PIL import Image, ImageFile
 
 from cyclegan_lib.cli import main
 from cyclegan_lib.pictures import collect
@@ -46,7 +47,7 @@ def run(*arguments):
 def test_every_picture_of_two_folders_is_in_one_split_under_its_own_name(tmp_path, capsys):
     A, B = make_folder(tmp_path / "A", range(20)), make_folder(tmp_path / "B", range(100, 110))
     (A / "twin.png").write_bytes(picture(3))  # the same bytes under another name
-    assert run(A, B, "--dataset_name", "mine", "--data_root", tmp_path, "--test_share", 0.2) == 0
+    assert run(A, B, "--dataset_name", "mine", "--data_root", tmp_path, "--test_share", 0.2, "--size", 0) == 0
     assert "16 in trainA, 8 in trainB, 4 in testA, 2 in testB" in capsys.readouterr().out
     made = files(tmp_path / "mine")
     for folder, domain, seeds in ((A, "A", range(20)), (B, "B", range(100, 110))):
@@ -77,6 +78,45 @@ def test_there_is_always_one_to_train_on_and_one_to_test(tmp_path, share):
     collect.from_folders(A, B, tmp_path / "mine", share)
     counts = check_dataset(tmp_path / "mine")["splits"]
     assert counts["trainA"] == counts["testA"] == 1 and min(counts.values()) == 1
+
+
+ORIENTATIONS = (1, 6, 8, 3)
+
+
+def test_photographs_become_upright_squares_and_those_that_fit_are_copied(tmp_path, capsys):
+    """Red is left, green is down: the middle square of each picture says where it was cut and which way is up."""
+    A, B = tmp_path / "A", make_folder(tmp_path / "B", range(100, 104))
+    A.mkdir()
+    Image.fromarray(gradient(32, 32)).save(A / "small.jpg")
+    for orientation in ORIENTATIONS:
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        turned = Image.fromarray(gradient(480, 640)).rotate({6: 90, 8: -90, 3: 180}.get(orientation, 0), expand=True)
+        turned.save(A / f"{orientation}.jpg", exif=exif, quality=98)
+    assert run(A, B, "--dataset_name", "mine", "--data_root", tmp_path, "--size", 64) == 0
+    assert "8 of 9 pictures were not square and are cropped" in capsys.readouterr().out
+    made = {path.name: path for path in (tmp_path / "mine").glob("*A/*")}
+    assert made.keys() == {"small.jpg", *(f"{orientation}.jpg" for orientation in ORIENTATIONS)}
+    assert made["small.jpg"].read_bytes() == (A / "small.jpg").read_bytes()
+    for orientation in ORIENTATIONS:
+        with Image.open(made[f"{orientation}.jpg"]) as image:
+            assert image.size == (64, 64) and not image.getexif()
+            found = np.asarray(image).astype(float)
+        expected = np.asarray(Image.fromarray(gradient(480, 640)[:, 80:560]).resize((64, 64))).astype(float)
+        assert np.abs(found - expected).max() < 8, orientation
+    assert {Image.open(path).size for path in (tmp_path / "mine").glob("*B/*/*.png")} == {(9, 9)}, "never enlarged"
+
+
+def test_each_photograph_is_decoded_once_and_at_a_fraction(tmp_path, monkeypatch):
+    for domain, seed in (("A", 0), ("B", 9)):
+        (tmp_path / domain).mkdir()
+        for i in range(2):
+            pixels = np.roll(gradient(480, 640), seed + i, axis=1)
+            Image.fromarray(pixels).save(tmp_path / domain / f"{i}.jpg")
+    decoded, load = [], ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: self.tile and decoded.append(self.size) or load(self))
+    collect.from_folders(tmp_path / "A", tmp_path / "B", tmp_path / "mine", size=64)
+    assert decoded == [(160, 120)] * 4
 
 
 def zip_of(folder, path, **more):

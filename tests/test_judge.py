@@ -177,10 +177,28 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
     picture = tmp_path / "nearest.png"
     assert run(checkpoint, "--data_root", tiny_root.parent, "--nearest", picture) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["distance", "to", "testB", "real", "A", "fake", "B", "trainB"]
-    assert len(lines) == 10 and lines[1].startswith("brightness") and "close to a training picture" in lines[-1]
+    assert lines[0].split() == ["distance", "to", "4", "testB", "4", "real", "A", "4", "fake", "B", "6", "trainB"]
+    assert len(lines) == 11 and lines[1].startswith("brightness") and "close to a training picture" in lines[-2]
+    assert lines[-1].startswith("no verdict: with 4 test pictures") and "20 are needed" in lines[-1]
     with Image.open(picture) as image:
         assert image.width > 300
+
+
+@pytest.mark.parametrize(
+    ("count", "change", "said"),
+    [
+        (19, "grey", "no verdict: with 19 test pictures"),
+        (20, "grey", "contrast (100%), saturation (100%), sharpness (100%)"),
+        (20, "untranslated", "not like real B yet, for one number alone tells fakes from real ones, brightness"),
+        (20, "another draw of B", "verdict: like real B by these numbers: none"),
+    ],
+)
+def test_the_verdict_is_one_sentence_that_follows_from_the_table(count, change, said):
+    """B is A, but lighter."""
+    dark = lambda seed: (noise(count, 3, 1, 1, seed=seed) + noise(count, 3, 16, 16, seed=seed + 10)) / 4 - 0.4  # noqa: E731
+    fake = {"untranslated": dark(0), "another draw of B": dark(2) + 0.4}.get(change, torch.zeros(count, 3, 16, 16))
+    verdict = judge.Judgement(dark(0), fake, dark(1) + 0.4, dark(3) + 0.4, "AtoB").verdict()
+    assert said in verdict and "." not in verdict and "\n" not in verdict
 
 
 def test_a_file_that_says_nothing_of_its_data_needs_to_be_told(checkpoint, tiny_root, tmp_path, capsys):

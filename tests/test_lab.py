@@ -504,11 +504,6 @@ def test_nothing_is_wider_than_the_screen(opened, width, scheme):
     assert all(label.is_visible() for label in tab.locator("#lab label").all())
 
 
-def test_the_scripts_are_short_enough_to_be_read():
-    lines = [line for path in HERE.glob("lab*.js") for line in path.read_text(encoding="utf-8").splitlines()]
-    assert len(lines) <= 810 and max(map(len, lines)) <= 120
-
-
 def test_without_webassembly_the_run_is_the_same(browser, address):
     prints = []
     for script in ("", "delete window.WebAssembly"):

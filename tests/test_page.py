@@ -142,9 +142,8 @@ def test_the_page_is_one_small_file_that_needs_nothing():
 
 
 def test_the_scripts_are_short_enough_to_be_read():
-    scripts = [path for path in page.HERE.glob("*.js") if not path.stem.startswith("lab")]  # test_lab.py has those
-    lines = [line for path in scripts for line in path.read_text().splitlines()]
-    assert len(lines) <= 1500 and max(map(len, lines)) <= 120
+    lines = [line for path in page.HERE.glob("*.js") for line in path.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) <= 1790 and max(map(len, lines)) <= 120
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path):

@@ -13,7 +13,7 @@ from test_translate import generator
 from cyclegan_lib.cli import main
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic, write_tensors
-from cyclegan_lib.pictures import translate
+from cyclegan_lib.pictures import reading, translate
 from cyclegan_lib.pictures.check import check_dataset
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.weights import load_generators
@@ -91,7 +91,7 @@ def test_collect_and_translate_convert_with_a_range(tmp_path, weights, capsys):
             values = np.random.default_rng([ord(side), i]).integers(0, 2000, (16, 16)).astype(np.uint16)
             Image.fromarray(values).save(tmp_path / side / f"{i}.tif")
     start = ["collect", tmp_path / "A", tmp_path / "B", "--data_root", tmp_path, "--dataset_name", "mine"]
-    assert run(*start) == 2 and capsys.readouterr().err.count("--range BLACK WHITE") == 3
+    assert run(*start) == 2 and capsys.readouterr().err.count("--range BLACK WHITE") == 6
     assert run(*start, "--range", 0, 1999) == 0
     assert check_dataset(tmp_path / "mine")["modes"] == {"L": 6}
     made = next((tmp_path / "mine").glob("*A/1.tif.png"))
@@ -188,6 +188,23 @@ def test_what_is_passed_over_is_said_alike_in_every_command(tmp_path, folders, w
     assert run("check", root) == 0 and told in capsys.readouterr().out
     assert run("collect", root / "trainA", root / "trainB", "--data_root", tmp_path, "--dataset_name", "new") == 0
     assert told in capsys.readouterr().out
+
+
+def test_heic_is_named_with_what_to_install(tmp_path, folders, weights, capsys, monkeypatch):
+    monkeypatch.setattr(reading.Image, "registered_extensions", lambda: {".png": "PNG"})  # as without pillow-heif
+    root, phone = folders(3, 3, 1, 1), tmp_path / "phone"
+    phone.mkdir()
+    for i in range(2):
+        (phone / f"IMG_{i}.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    start = ["collect", phone, root / "trainB", "--data_root", tmp_path, "--dataset_name", "new"]
+    told = "2 files that Pillow does not read: 2 with .heic; pip install pillow-heif"
+    assert run(*start) == 2 and told in capsys.readouterr().err
+    for i in range(2):
+        (phone / f"{i}.png").write_bytes((root / "trainA" / f"00{i}.png").read_bytes())
+    assert run(*start) == 0 and told in capsys.readouterr().out
+    one = ["translate", phone / "IMG_0.HEIC", "--checkpoint", weights, "--device", "cpu", "--output", tmp_path / "out"]
+    assert run(*one) == 1 and "IMG_0.HEIC: cannot be read" in (out := capsys.readouterr().out)
+    assert "pip install pillow-heif" in out
 
 
 def test_sides_that_are_the_same_pictures_are_named(folders):

@@ -10,6 +10,7 @@ import warnings
 import pytest
 import torch
 from helpers import contents, left_by, names, options, start, stop_at, tiny, wait_for
+from notebook_cells import NUMBERED, code_cells
 
 from cyclegan_lib.cli import main
 from cyclegan_lib.cyclegan import CycleGAN
@@ -188,8 +189,12 @@ def test_a_learning_rate_that_is_far_too_large_ends_in_one_line(tiny_config, cap
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize(("steps", "short"), [(342, True), (750, False)])
-def test_a_training_that_is_shorter_than_a_first_look_is_told_so(tiny_config, capsys, steps, short):
+@pytest.mark.parametrize(("steps", "seen", "short"), [(342, "1,368", True), (750, "3,000", False)])
+def test_a_training_says_how_many_pictures_it_will_see_and_how_that_compares(tiny_config, capsys, steps, seen, short):
     trainer, _ = make_trainer(tiny_config(batch_size=4, num_epochs=1000, max_steps=steps))
     announce(trainer, 1)
-    assert ("a first look takes about 750 steps" in capsys.readouterr().out) == short
+    said = capsys.readouterr().out
+    assert f"it will see about {seen} pictures of each side (notebook 08: 3,000 for a first look, 40,000" in said
+    assert ("that is short, see --max_steps" in said) == short
+    plans = next(cell.source for cell in code_cells(NUMBERED[7]) if "PLANS = {" in cell.source)
+    assert "64, 4, 750" in plans and "128, 1, 40_000" in plans, "the same plans"

@@ -59,6 +59,14 @@ def test_strip_by_strip_is_the_same_as_in_one_piece(monkeypatch, size, output_no
         torch.testing.assert_close(torch.cat([rows for _, _, rows in found], 2), G(real), atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("output_norm", "num_residual"), [("none", 0), ("none", 3), ("instance", 2)])
+def test_progress_within_a_picture_comes_in_small_shares_that_add_up(monkeypatch, output_norm, num_residual):
+    monkeypatch.setattr(strips, "STRIP_PIXELS", 1024)
+    shares, G = [], generator(output_norm=output_norm, num_residual=num_residual)
+    list(strips.translate_strips(G, torch.zeros(1, 3, 132, 128), progress=shares.append))
+    assert sum(shares) == pytest.approx(1) and max(shares) < 0.02 < 1 / len(shares) * 10
+
+
 def test_float64_which_mps_lacks_is_for_statistics_on_the_cpu_alone(monkeypatch):
     """Each map stays as it is; what is widened has been brought to the CPU."""
     widen, bring, seen, brought = torch.Tensor.double, torch.Tensor.cpu, [], []
@@ -159,6 +167,47 @@ def test_a_folder_of_all_kinds_comes_out_and_bad_files_are_named(tmp_path, run_f
             assert (image.size, image.mode) == (size, mode), name
     with Image.open(tmp_path / "in/deep/alpha.png") as before, Image.open(tmp_path / "out/deep/alpha.png") as after:
         assert np.array_equal(np.asarray(before)[..., 3], np.asarray(after)[..., 3])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+def test_date_and_camera_survive_the_place_does_not_and_a_picture_is_decoded_once(
+    tmp_path, run_folder, ending, monkeypatch
+):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0110], exif[0x0112], exif[0x0132] = "Maker", "Phone", 6, "2026:05:01 12:00:00"
+    exif.get_ifd(0x8769)[0x9003] = "2026:05:01 11:59:59"
+    exif.get_ifd(0x8825)[1] = "N"
+    Image.fromarray(noise(24, 40)).save(tmp_path / f"a.{ending}", exif=exif)
+    assert Image.open(tmp_path / f"a.{ending}").getexif().get_ifd(0x8825) == {1: "N"}
+    opened, read = [], translate.open_upright
+    monkeypatch.setattr(translate, "open_upright", lambda *arguments: opened.append(arguments) or read(*arguments))
+    assert run(tmp_path / f"a.{ending}", "--checkpoint", run_folder, "--output", tmp_path / "out") == 0
+    with Image.open(tmp_path / "out" / f"a.{ending}") as image:
+        found = image.getexif()
+        assert image.size == (24, 40) and len(opened) == 1
+        assert {tag: found.get(tag) for tag in (0x010F, 0x0110, 0x0132)} == {
+            0x010F: "Maker", 0x0110: "Phone", 0x0132: "2026:05:01 12:00:00",
+        }  # fmt: skip
+        assert found.get_ifd(0x8769) == {0x9003: "2026:05:01 11:59:59"}
+        assert 0x0112 not in found and 0x8825 not in found and not found.get_ifd(0x8825)
+
+
+def test_damaged_exif_data_cost_no_picture(tmp_path, run_folder):
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    Image.fromarray(noise(24, 40)).save(tmp_path / "a.jpg", exif=exif)
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(whole.replace(b"Exif\0\0MM", b"Exif\0\0VM"))
+    assert run(tmp_path / "a.jpg", "--checkpoint", run_folder, "--output", tmp_path / "out") == 0
+    assert Image.open(tmp_path / "out" / "a.jpg").size == (40, 24)
+
+
+def test_a_large_picture_says_before_it_begins_how_long_it_will_take(tmp_path, run_folder, monkeypatch, capsys):
+    monkeypatch.setattr(translate, "WHOLE_PIXELS", 100)
+    monkeypatch.setattr(translate, "estimated_seconds", lambda G, pixels, device: 77.4)
+    Image.fromarray(noise(24, 40)).save(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--checkpoint", run_folder, "--output", tmp_path / "out") == 0
+    assert "0 megapixels, about 77 s:   0%" in capsys.readouterr().err
 
 
 def test_side_by_side_cycle_and_direction(tmp_path, run_folder):

@@ -7,11 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from cyclegan_lib.datasets import find_pictures, load_split, map_pictures
 from cyclegan_lib.errors import UserError
-from cyclegan_lib.pictures.reading import counted, passed_over, read_picture
+from cyclegan_lib.pictures.reading import counted, open_upright, passed_over, read_picture
 from cyclegan_lib.water2wine.dataset import SPLITS, dataset_folder, read_scenes, write_dataset
 
 TELLING = 0.65  # of the pictures: a global statistic that is right about more is worth a warning
@@ -60,9 +59,8 @@ def check_dataset(root):
 
 
 def _describe(path):
-    size = read_picture(path).size
-    with Image.open(path) as original:
-        return size, original.mode, hashlib.sha256(path.read_bytes()).digest()
+    image = open_upright(path)
+    return image.size, image.mode, hashlib.sha256(path.read_bytes()).digest()
 
 
 def summary(root, report):
@@ -123,7 +121,7 @@ def describe_separations(found):
     if not found:
         return "too few training pictures to say whether a global statistic tells A from B"
     ranked = sorted(found.items(), key=lambda item: -item[1][0])
-    warning = "warning: {} alone tells A from B in {:.0%} of the pictures; expect the translation to change it"
+    warning = "warning: {} alone tells A from B in {:.0%} of the pictures; expect it to change; fine if you want that"
     telling = [warning.format(name, share) for name, (share, error) in ranked if share - 2 * error > TELLING]
     name, (share, _) = ranked[0]
     best = f"no global statistic tells A from B well (the best: {name}, right about {share:.0%}; a guess: 50%)"

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from cyclegan_lib.datasets import load_split
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_header
-from cyclegan_lib.pictures.check import STATISTICS
+from cyclegan_lib.pictures.check import STATISTICS, TELLING, separation
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.translate import to_uint8
 from cyclegan_lib.pictures.weights import load_generator, weights_file
@@ -18,6 +18,7 @@ from cyclegan_lib.water2wine.dataset import dataset_folder
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
 THUMBNAIL = 16  # pixels a side, at which pictures are compared: composition and colours, no texture
+ENOUGH = 20  # test pictures of each side: with fewer there is no verdict
 NEAR = 0.05  # the share of real test pictures that count as copies of a training picture
 
 
@@ -100,11 +101,24 @@ class Judgement:
 
     def report(self):
         """A table in a few lines of text."""
-        columns = f"real {self.source}", f"fake {self.target}", f"train{self.target}"
-        lines = [f"{'distance to test' + self.target:32}" + "".join(f"{name:>9}" for name in columns)]
-        lines += [f"{name:32}" + "".join(f"{value:9.3f}" for value in values) for name, values in self.table.items()]
+        real, fake, target, train = map(len, self.pictures.values())
+        columns = f"{real} real {self.source}", f"{fake} fake {self.target}", f"{train} train{self.target}"
+        lines = [f"{f'distance to {target} test{self.target}':32}" + "".join(f"{name:>12}" for name in columns)]
+        lines += [f"{name:32}" + "".join(f"{value:12.3f}" for value in values) for name, values in self.table.items()]
         close = f"{self.copied:.0%} of the fakes are suspiciously close to a training picture; chance gives {NEAR:.0%}"
-        return "\n".join([*lines, close])
+        return "\n".join([*lines, close, self.verdict()])
+
+    def verdict(self):
+        """In one sentence, which statistics of a picture, each alone, tell a fake from a real one (`separation`)."""
+        fake, target = (self.pictures[name].expand(-1, 3, -1, -1) for name in ("fake", "target"))
+        if (count := min(len(fake), len(target))) < ENOUGH:
+            why = f"chance decides, and {ENOUGH} are needed (cyclegan collect --test_share)"
+            return f"no verdict: with {count} test pictures of a side {why}"
+        found = {name: separation(of(fake), of(target)) for name, of in STATISTICS.items()}
+        tell = [f"{name} ({share:.0%})" for name, (share, error) in found.items() if share - 2 * error > TELLING]
+        told = f"not like real {self.target} yet, for one number alone tells fakes from real ones, {', '.join(tell)}"
+        like = f"like real {self.target} by these numbers: none alone tells fakes from it, and none sees what is shown"
+        return f"verdict: {told if tell else like}"
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""

@@ -19,6 +19,7 @@ with contextlib.suppress(ImportError):  # it is optional
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # `open_upright` refuses them by name
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = 2**26  # bytes of text, or of a colour profile
 ANIMATED = ("GIF", "PNG", "TIFF", "WEBP")  # a phone's JPEG or HEIC may hold a preview or a depth map besides
+HEIC = "; pip install pillow-heif, and HEIC pictures are read"
 CLEAR = 2**14  # 16-bit values that reach it are no 12 or 14 bits in a wider file
 
 
@@ -28,11 +29,15 @@ def read_picture(path, channels=3, value_range=None):
     `value_range` is the (black, white) of a grey file of more than 8 bits. Raises `UserError`, naming the file, if it
     cannot be read to its end, holds several pictures, or its range is not clear and not given.
     """
-    image = open_upright(path, value_range)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB" if channels == 3 else "L")
+    return on_white(open_upright(path, value_range)).convert("RGB" if channels == 3 else "L")
+
+
+def on_white(image):
+    """A Pillow image; where it is transparent, white."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def is_deep(image):
@@ -40,21 +45,26 @@ def is_deep(image):
     return image.mode == "F" or image.mode.startswith("I")
 
 
-def open_upright(path, value_range=None):
-    """A picture file → Pillow image of 8 bits, in its own mode, upright. Arguments and errors as `read_picture`."""
+def open_upright(path, value_range=None, size=2**31):
+    """A picture file → Pillow image of 8 bits, in its own mode, upright. Arguments and errors as `read_picture`.
+
+    A large JPEG is decoded at a half, a quarter or an eighth where no side gets shorter than `size`.
+    """
     try:
         with Image.open(path) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ValueError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels; scale it down")
             has_16_bits = not is_deep(image) and any(";16" in str(tile[3]) for tile in image.tile)
             frames = getattr(image, "n_frames", 1) if image.format in ANIMATED else 1
+            image.draft(None, (size, size))
             upright = ImageOps.exif_transpose(image)
             if upright.mode == "LAB":  # Pillow makes neither grey nor transparency of it
                 upright = upright.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # decoders raise OSError, SyntaxError, ValueError, struct.error, …
-        raise UserError(f"{path}: cannot be read ({error})") from None
+        hint = HEIC if Path(path).suffix.lower() in (".heic", ".heif") else ""
+        raise UserError(f"{path}: cannot be read ({error}){hint}") from None
     if frames > 1:
         raise UserError(f"{path}: holds {frames} pictures; save each as a file of its own")
     if has_16_bits and np.max(upright.convert("RGB")) < CLEAR // 256:  # Pillow has read the upper 8 only
@@ -90,5 +100,5 @@ def counted(paths):
     """How many files were passed over, by their endings, in a line."""
     endings = Counter(path.suffix.lower() or "no ending" for path in paths)
     kinds = ", ".join(f"{count} with {ending}" for ending, count in sorted(endings.items())) or "none"
-    heic = '; pip install ".[heic]" reads HEIC' if {".heic", ".heif"} & endings.keys() else ""
-    return f"passed over {len(paths)} files that Pillow does not read: {kinds}{heic}"
+    hint = HEIC if {".heic", ".heif"} & endings.keys() else ""
+    return f"passed over {len(paths)} files that Pillow does not read: {kinds}{hint}"

@@ -27,13 +27,6 @@ class Layer:
     height: int
     scale: int
 
-    def strips(self, size):
-        """Yield (first, last, the rows between) for the whole map, `size` rows of the picture at a time."""
-        step = max(4, size // self.scale)
-        for first in range(0, self.height, step):
-            last = min(first + step, self.height)
-            yield first, last, self.rows(first, last)
-
 
 def convolved(source, conv, reflect):
     """An `nn.Conv2d` of stride 1 or 2, after a reflection padding of `reflect` or with its own zeros."""
@@ -60,13 +53,13 @@ def upsampled(source, conv):
     return Layer(rows, 2 * source.height, source.scale // 2)
 
 
-def normalised(source, size):
+def normalised(source, strips):
     """An `nn.InstanceNorm2d` without scale, over all rows of its source.
 
     Strips' means and variances are joined in float64, on the CPU, for mps has none (Chan, Golub, LeVeque, 1979).
     """
     count = mean = squares = 0
-    for _, _, strip in source.strips(size):
+    for _, _, strip in strips(source):
         new = strip.shape[2] * strip.shape[3]
         moments = torch.var_mean(strip, (2, 3), correction=0, keepdim=True)
         variance, difference = moments[0].cpu().double(), moments[1].cpu().double() - mean
@@ -82,10 +75,10 @@ def pointwise(function, *sources):
     return Layer(rows, sources[0].height, sources[0].scale)
 
 
-def kept(source, size, dtype):
+def kept(source, strips, dtype):
     """All rows of a layer, computed once. What is below can be forgotten."""
     whole = None
-    for first, last, strip in source.strips(size):
+    for first, last, strip in strips(source):
         if whole is None:
             whole = strip.new_empty((*strip.shape[:2], source.height, strip.shape[3]), dtype=dtype)
         whole[:, :, first:last] = strip
@@ -100,11 +93,11 @@ def kept_bytes(G, height, width):
 
 
 @torch.inference_mode()
-def translate_strips(G, pixels, device="cpu"):
+def translate_strips(G, pixels, device="cpu", progress=lambda share: None):
     """What `G`, on `device`, makes of one picture: yields (first, last, rows first to last - 1 of `G(pixels)`).
 
-    `pixels`: (1, channels, H, W), float in [-1, 1] or uint8, H and W multiples of 4 from 8 on. Raises `UserError` for
-    layers that cannot be computed so: an output norm with a scale.
+    `pixels`: (1, channels, H, W), float in [-1, 1] or uint8, H and W multiples of 4 from 8 on. `progress` is told what
+    share of the work was just done. Raises `UserError` for an output norm with a scale, which cannot be computed so.
     """
     height, width = pixels.shape[2:]
 
@@ -113,10 +106,21 @@ def translate_strips(G, pixels, device="cpu"):
         return to_signed(strip) if strip.dtype == torch.uint8 else strip
 
     size, dtype = max(8, STRIP_PIXELS // width // 4 * 4), kept_bytes(G, height, width)[1]
-    yield from _build(G.model, Layer(rows, height, 1), size, dtype).strips(size)
+    # All strips are computed of each norm's map, of three in a block, of the one before the blocks, and of the last.
+    maps = 2 + sum(isinstance(m, nn.InstanceNorm2d) + 3 * isinstance(m, ResidualBlock) for m in G.modules())
+
+    def strips(layer):
+        """Yield (first, last, the rows between) for a whole map, `size` rows of the picture at a time."""
+        step = max(4, size // layer.scale)
+        for first in range(0, layer.height, step):
+            last = min(first + step, layer.height)
+            yield first, last, layer.rows(first, last)
+            progress((last - first) / layer.height / maps)
+
+    yield from strips(_build(G.model, Layer(rows, height, 1), strips, dtype))
 
 
-def _build(modules, layer, size, dtype):
+def _build(modules, layer, strips, dtype):
     """The `Layer` that stands for a sequence of modules over `layer`."""
     reflect = 0
     for module in modules:
@@ -125,13 +129,13 @@ def _build(modules, layer, size, dtype):
         elif isinstance(module, nn.Conv2d):
             layer, reflect = convolved(layer, module, reflect), 0
             if layer.scale == 4:  # small enough: a residual block's, or the one before them
-                layer = kept(layer, size, dtype)
+                layer = kept(layer, strips, dtype)
         elif isinstance(module, nn.ConvTranspose2d):
             layer = upsampled(layer, module)
         elif isinstance(module, nn.InstanceNorm2d) and not module.affine:
-            layer = normalised(layer, size)
+            layer = normalised(layer, strips)
         elif isinstance(module, ResidualBlock):
-            layer = kept(pointwise(torch.add, layer, _build(module.conv_block, layer, size, dtype)), size, dtype)
+            layer = kept(pointwise(torch.add, layer, _build(module.conv_block, layer, strips, dtype)), strips, dtype)
         elif isinstance(module, nn.ReLU | nn.Tanh):
             layer = pointwise(torch.relu if isinstance(module, nn.ReLU) else torch.tanh, layer)
         else:

@@ -1,10 +1,13 @@
 """Pictures in, pictures out: one picture or a folder, of any size."""
 
+import contextlib
 import struct
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ExifTags, Image
 from tqdm.auto import tqdm
 
 import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
@@ -12,7 +15,7 @@ from cyclegan_lib.cyclegan import resolve_device
 from cyclegan_lib.datasets import find_pictures, to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import atomic
-from cyclegan_lib.pictures.reading import counted, open_upright, passed_over, read_picture
+from cyclegan_lib.pictures.reading import counted, on_white, open_upright, passed_over
 from cyclegan_lib.pictures.strips import kept_bytes, translate_strips
 from cyclegan_lib.pictures.weights import load_generators
 from torchvision.transforms.v2 import functional as TF
@@ -20,6 +23,7 @@ from torchvision.transforms.v2 import functional as TF
 WHOLE_PIXELS = 2**20  # larger pictures go through the networks strip by strip
 BESIDES = 1.5 * 1024**3  # bytes that Python, the networks, the picture and one strip take, about
 FORMATS = {"jpg": "JPEG", "jpeg": "JPEG", "png": "PNG", "webp": "WEBP", "tif": "TIFF", "tiff": "TIFF", "bmp": "BMP"}
+DATE_AND_CAMERA = [ExifTags.Base[name] for name in ("Make", "Model", "DateTime", "DateTimeOriginal", "LensModel")]
 
 
 def translate_image(G, image):
@@ -42,9 +46,20 @@ def translate_pixels(G, pixels):
     if high * wide <= WHOLE_PIXELS:
         return to_uint8(G(to_signed(padded.to(device))))[:, :, :height, :width]
     fake = torch.empty_like(padded)
-    for first, last, found in translate_strips(G, padded, device):
-        fake[:, :, first:last] = to_uint8(found)
+    takes = f"{high * wide / 1e6:.0f} megapixels, about {estimated_seconds(G, padded, device):.0f} s"
+    with tqdm(total=1, desc=takes, bar_format="{l_bar}{bar}| {elapsed}<{remaining}", smoothing=0, leave=False) as bar:
+        for first, last, found in translate_strips(G, padded, device, bar.update):
+            fake[:, :, first:last] = to_uint8(found)
     return fake[:, :, :height, :width]
+
+
+def estimated_seconds(G, pixels, device):
+    """How long `translate_strips` will take, by a corner of the picture; a first try warms up."""
+    corner = pixels[:, :, :256, :256]
+    for _ in range(2):
+        began = time.perf_counter()
+        list(translate_strips(G, corner, device))
+    return (time.perf_counter() - began) * pixels.numel() / corner.numel()
 
 
 def to_uint8(pictures):
@@ -81,7 +96,7 @@ def plan(sources, output):
 
 
 def load(source, G, memory, value_range=None):
-    """A picture's file → (uint8 pixels (channels, H, W), alpha (1, H, W) or None, colour profile or None).
+    """A picture's file → (uint8 pixels (channels, H, W), alpha (1, H, W) or None, colour profile or None, Exif data).
 
     Raises `UserError`, naming the file, if it cannot be read or would need more than `memory` bytes.
     """
@@ -94,18 +109,28 @@ def load(source, G, memory, value_range=None):
     alpha = TF.pil_to_tensor(original.convert("RGBA").getchannel("A")) if original.has_transparency_data else None
     # A profile of colours that were converted is wrong; one of RGB still says what the numbers mean.
     profile = original.info.get("icc_profile") if original.mode in ("RGB", "RGBA") else None
-    return image_to_pixels(G, read_picture(source, value_range=value_range)), alpha, profile
+    return image_to_pixels(G, on_white(original)), alpha, profile, date_and_camera(original)
 
 
-def write(target, pixels, alpha, profile):
-    """Save uint8 pixels (channels, H, W or a multiple of it), with the alpha and profile of `load`, atomically."""
+def date_and_camera(image):
+    """The Exif data of a Pillow image that are kept: not its place, nor the orientation, which was applied."""
+    kept = Image.Exif()
+    with contextlib.suppress(Exception):  # damaged ones raise SyntaxError, struct.error, …; the picture is whole
+        found = image.getexif()
+        for old, new in ((found, kept), (found.get_ifd(ExifTags.IFD.Exif), kept.get_ifd(ExifTags.IFD.Exif))):
+            new.update({tag: old[tag] for tag in DATE_AND_CAMERA if isinstance(old.get(tag), str)})
+    return kept
+
+
+def write(target, pixels, alpha, profile, exif):
+    """Save uint8 pixels (channels, H, W or a multiple of it), with what `load` gives besides, atomically."""
     kind = FORMATS[target.suffix.lower()[1:]]
     if alpha is not None and kind not in ("JPEG", "BMP"):
         pixels = torch.cat([pixels, alpha.repeat(1, 1, pixels.shape[2] // alpha.shape[2])])
     quality = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic(target) as partial:
-        TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, **quality)
+        TF.to_pil_image(pixels).save(partial, kind, icc_profile=profile, exif=exif, **quality)
 
 
 def translate_files(G, jobs, G_back, side_by_side, memory, value_range=None):

@@ -5,11 +5,7 @@ var cyclegan = (function () {
   const SVG = "http://www.w3.org/2000/svg";
 
   /** Base64 text -> Uint8Array. */
-  function bytes(text) {
-    const characters = atob(text), found = new Uint8Array(characters.length);
-    for (let i = 0; i < found.length; i++) found[i] = characters.charCodeAt(i);
-    return found;
-  }
+  const bytes = text => Uint8Array.from(atob(text), character => character.charCodeAt(0));
 
   /** The bytes of NAME.wasm, or null where the page has none. */
   function wasm(name) {
@@ -51,17 +47,11 @@ var cyclegan = (function () {
   const widthOf = chart => chart.clientWidth || 640;
 
   /** How a part finds its controls, by their name, and the places that it fills, by what they show. */
-  function finder(section) {
-    return {
-      named: name => section.querySelector(`[name=${name}]`), part: name => section.querySelector(`[data-of=${name}]`),
-    };
-  }
+  const finder = section => ({
+    named: name => section.querySelector(`[name=${name}]`), part: name => section.querySelector(`[data-of=${name}]`),
+  });
 
-  function average(values) {
-    let sum = 0;
-    for (const value of values) sum += value;
-    return sum / values.length;
-  }
+  const average = values => values.reduce((sum, value) => sum + value, 0) / values.length;
 
   /** Paint a picture (3 planes, or 1, of size × size, from -1 to 1) on a canvas. */
   function draw(canvas, picture, size) {
@@ -83,9 +73,7 @@ var cyclegan = (function () {
       context.imageSmoothingQuality = "high";
       context.drawImage(image, (image.width - side) / 2, (image.height - side) / 2, side, side, 0, 0, size, size);
       const pixels = context.getImageData(0, 0, size, size).data, picture = new Float32Array(3 * size * size);
-      for (let i = 0; i < picture.length; i++) {
-        picture[i] = pixels[4 * (i % (size * size)) + Math.floor(i / (size * size))] / 127.5 - 1;
-      }
+      pixels.forEach((value, i) => { if (i % 4 < 3) picture[i % 4 * size * size + (i >> 2)] = value / 127.5 - 1; });
       document.dispatchEvent(new CustomEvent("photograph", {detail: picture}));
     }).catch(() => { zone.querySelector("output").textContent = "The browser cannot read this file as a picture."; });
     input.addEventListener("change", () => input.files[0] && announce(input.files[0]));
@@ -112,17 +100,15 @@ var cyclegan = (function () {
   function start() {
     document.querySelectorAll(".question").forEach(ask);
     for (const section of document.querySelectorAll("main > section")) {
-      if (parts[section.id]) {
-        parts[section.id](section, JSON.parse(document.getElementById(section.id + "-data").textContent));
-      }
+      const part = parts[section.id], data = document.getElementById(section.id + "-data");
+      if (part) part(section, JSON.parse(data.textContent));
     }
     fitFrame();
   }
 
   /** In a notebook the page is a frame: it becomes as high as what it holds. */
   function fitFrame() {
-    let frame = null;
-    try { frame = window.frameElement; } catch (error) { /* a frame of another origin keeps its height */ }
+    const frame = window.frameElement;  // null, too, in a frame of another origin, which keeps its height
     if (frame && window.ResizeObserver) {
       new ResizeObserver(() => { frame.style.height = document.body.scrollHeight + 4 + "px"; }).observe(document.body);
     }

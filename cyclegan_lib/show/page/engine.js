@@ -48,9 +48,8 @@ cyclegan.engine = (function () {
             const value = floats[((input + y * inputRow + whole[(shifts >> 2) + i]) >> 2) + x];
             a += value * floats[w]; b += value * floats[w + 1]; c += value * floats[w + 2]; d += value * floats[w + 3];
           }
-          [a, b, c, d].forEach((sum, lane) => {
-            floats[((output + y * outputRow + lane * outputPlane) >> 2) + x] = sum;
-          });
+          const to = ((output + y * outputRow) >> 2) + x, plane = outputPlane >> 2;
+          [floats[to], floats[to + plane], floats[to + 2 * plane], floats[to + 3 * plane]] = [a, b, c, d];
         }
       }
     };
@@ -125,10 +124,7 @@ cyclegan.engine = (function () {
         let to = weights + Math.floor(o / 4) * count * 4 + o % 4;
         for (let i = 0; i < inputs; i++) {
           const from = (isTransposed ? i * outputs + o : o * inputs + i) * side * side;
-          for (const [y, x] of taps) {
-            this.memory[to] = values[from + y * side + x];
-            to += 4;
-          }
+          for (const [y, x] of taps) this.memory[to] = values[from + y * side + x], to += 4;
         }
       }
       this.packed.set(id, {weights, bias, outputs, count, groups});
@@ -211,9 +207,7 @@ cyclegan.engine = (function () {
       for (let c = 0; c < channels; c++) {
         const begin = planes.at + c * plane, end = begin + plane;
         let sum = 0, squares = 0;
-        for (let at = begin; at < end; at += row) {
-          for (let i = at; i < at + width; i++) sum += memory[i];
-        }
+        for (let at = begin; at < end; at += row) for (let i = at; i < at + width; i++) sum += memory[i];
         const mean = sum / (height * width);
         for (let at = begin; at < end; at += row) {
           for (let i = at; i < at + width; i++) squares += (memory[i] - mean) ** 2;
@@ -257,28 +251,26 @@ cyclegan.engine = (function () {
   function makeTranslator() {
     const files = {}, generators = {};
     let machine = null;
-    return ({wasm, key, norm, bytes, names, picture, size}) => {
-      machine = machine || new Machine(wasm && new WebAssembly.Module(wasm));
+    function translate({wasm, key, norm, bytes, names = [], picture, size}) {
+      machine ||= new Machine(wasm && new WebAssembly.Module(wasm));
       if (bytes) files[key] = readSafetensors(bytes, norm);
-      const pictures = [];
-      for (const name of names || []) {  // G_AB and then G_BA: there and back
-        const id = key + " " + name;
-        generators[id] = generators[id] || new Generator(machine, files[key], name);
-        pictures.push(picture = generators[id].forward(picture, size));
-      }
-      return pictures;
+      return names.map(name => {  // G_AB and then G_BA: there and back
+        const generator = generators[key + name] ||= new Generator(machine, files[key], name);
+        return picture = generator.forward(picture, size);
+      });
+    }
+    return message => {
+      try { return {pictures: translate(message)}; } catch (error) { return {error: String(error)}; }
     };
   }
 
   /** A translator in a worker: `ask({key, bytes})` brings a network, `ask({key, names, picture, size})` -> Promise. */
   function open() {
     const wasm = typeof WebAssembly === "undefined" ? null : cyclegan.wasm("engine");
-    const worker = cyclegan.worker(["common", "engine"]), waiting = [];
-    const translate = worker ? null : makeTranslator();
+    const worker = cyclegan.worker(["common", "engine"]), translate = makeTranslator(), waiting = [];
     const settle = ({pictures, error}) => {
       const [done, failed] = waiting.shift();
-      if (error) failed(new Error(error));
-      else done(pictures);
+      return error ? failed(new Error(error)) : done(pictures);
     };
     if (worker) {
       worker.onmessage = event => settle(event.data);
@@ -287,18 +279,14 @@ cyclegan.engine = (function () {
     const ask = message => new Promise((done, failed) => {
       waiting.push([done, failed]);
       if (worker) worker.postMessage({wasm, ...message});
-      else setTimeout(() => settle(attempt(translate, {wasm, ...message})));
+      else setTimeout(() => settle(translate({wasm, ...message})));
     });
     return {ask};
   }
 
-  function attempt(translate, message) {
-    try { return {pictures: translate(message)}; } catch (error) { return {error: String(error)}; }
-  }
-
   if (typeof document === "undefined") {
     const translate = makeTranslator();
-    self.onmessage = event => self.postMessage(attempt(translate, event.data));
+    self.onmessage = event => self.postMessage(translate(event.data));
   }
   return {readSafetensors, Machine, Generator, open};
 })();

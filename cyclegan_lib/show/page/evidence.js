@@ -8,7 +8,7 @@ cyclegan.parts.evidence = function (section, data) {
 
   function colourOf(arm) {
     if (/^instance(?!_)|it stays/.test(arm)) return "var(--instance)";
-    return /^none|taken out/.test(arm) ? "var(--none)" : "var(--A)";
+    return /^none|taken out/.test(arm) ? "var(--none)" : "var(--soft)";
   }
 
   function drawDots() {
@@ -41,11 +41,10 @@ cyclegan.parts.evidence = function (section, data) {
     const {curves, cut} = data, right = cyclegan.widthOf(part("curves")) - 12, floor = data.rows[0].floor_A;
     const steps = curves[0].points.map(([step]) => step).filter(step => step >= cut), now = steps[named("step").value];
     const first = cut - 200, x = scale(first, steps[steps.length - 1], 40, right), y = scale(0, 0.45, 280, 20);
-    // Until the cut both runs are one; at the cut the loss is measured with the layer, and then without it.
-    const pointsOf = run => [...curves.find(other => other.arm === "it stays" && other.seed === run.seed).points.filter(
-      ([step]) => step <= cut), ...run.points.filter(([step]) => step >= cut)].filter(([step]) => step >= first);
+    // Until the cut both runs are one, with the layer.
+    const isShown = (run, step) => step >= (run.arm === "it stays" ? first : cut);
     const place = ([step, value]) => `${x(step).toFixed(1)} ${y(value).toFixed(1)}`;
-    const pathOf = run => "M" + pointsOf(run).map(place).join("L");
+    const pathOf = run => "M" + run.points.filter(([step]) => isShown(run, step)).map(place).join("L");
     const valueOf = run => run.points.find(([step]) => step === now)[1];
     const range = arm => curves.filter(run => run.arm === arm).map(run => valueOf(run).toFixed(3)).join(", ");
     cyclegan.show(part("curves"), 324, [

@@ -60,8 +60,7 @@ cyclegan.parts.lab = function (section, data) {
   // Training
   function applyChanges() {
     for (; next < run.changes.length && run.changes[next][0] <= engine.step; next++) {
-      const [, key, value] = run.changes[next];
-      engine.settings[key] = write(key, value);
+      engine.settings[run.changes[next][1]] = write(...run.changes[next].slice(1));
     }
   }
   function train() {
@@ -97,13 +96,11 @@ cyclegan.parts.lab = function (section, data) {
       engine.updateDiscriminators();
       history.push({...engine.losses});
     }
-    const {real, fake, rec, score} = engine.first_A, {batch, buffer} = engine.settings;
+    const {real, rec, score} = engine.first_A, {batch, buffer} = engine.settings;
     const words = {batch, score: score.toFixed(2), step: engine.step, loss_D: (engine.losses.loss_D || 0).toFixed(3)};
     words.shown = buffer ? "new ones and, from the buffer, old ones" : "new ones";
     words.cycle = draw.difference(rec, real).toFixed(3);
-    Object.entries({real, fake, rec}).forEach(([name, picture]) => {
-      words[name] = picture.map(x => x.toFixed(2)).join(", ");
-    });
+    for (const name of ["real", "fake", "rec"]) words[name] = engine.first_A[name].map(x => x.toFixed(2)).join(", ");
     told = fill(data.parts[part], words);
     part = (part + 1) % 6;
   }
@@ -126,8 +123,8 @@ cyclegan.parts.lab = function (section, data) {
     const path = [["A", one.real, "real"], ["B", one.fake, "fake"], ["A", one.rec, "rec"]];
     if (told) path.length = Math.min(3, part || 6);  // what slow motion has told of
     if (told && part === 5) {
-      const longest = Math.max(Math.hypot(...one.fromJudge), Math.hypot(...one.fromCycle), 1e-12);
-      for (const [push, colour] of [[one.fromJudge, "D"], [one.fromCycle, "none"]]) {
+      const longest = Math.max(Math.hypot(...one.fromD), Math.hypot(...one.fromCycle), 1e-12);
+      for (const [push, colour] of [[one.fromD, "D"], [one.fromCycle, "A"]]) {
         pushes.push(["B", one.fake, push.map(x => -0.5 * x / longest), colour]);  // downhill
       }
     }
@@ -154,11 +151,13 @@ cyclegan.parts.lab = function (section, data) {
     if (playing && !isSlow()) return;  // what follows is read aloud, or takes time
     const last = history.slice(-100), [kept, inverted, lost, right] = key;
     const cycle_A = mean(last, "cycle_A").toFixed(3), loss_D = mean(last, "loss_D").toFixed(2);
-    const yours = step ? fill(data.yours, {step, kept, inverted, lost, right, cycle_A, loss_D}) : "";
-    const answer = !preset ? "" : step < preset.steps ? fill(data.later, preset) : preset.answer;
+    const seen = {step, kept, inverted, lost, right, cycle_A, loss_D, floor: floors.A.toFixed(2)};
+    const yours = step ? fill(data.yours, seen) : "", isOver = preset && step >= preset.steps;
+    const answer = isOver ? "<b>Answer.</b> " + preset.answer : preset ? fill(data.later, preset) : "";
     at("preset").value = preset ? preset.name : "";
     at("question").textContent = preset ? preset.question : data.own;
-    at("answer").innerHTML = [answer, yours].filter(Boolean).map(text => `<p>${text}</p>`).join("");
+    const texts = [yours && "<b>Seen in this run.</b> " + yours, answer].filter(Boolean);
+    at("answer").innerHTML = texts.map(text => `<p>${text}</p>`).join("");
     at("words").innerHTML = told || data.slow;
     at("words").hidden = !isSlow();
     at("one").textContent = isSlow() ? "Next part" : "One step";

@@ -118,7 +118,7 @@ cyclegan.labEngine = (function () {
   /**
    * A CycleGAN and its world. settings: seed, batch (divisible by 8), piles {A, B}, large (true: the first weights are
    * those of notebook 03; false: drawn as PyTorch does it). To be changed at any time: cycle, identity (their weights
-   * lambda), adversarial, buffer, norm (true or false), lrG, lrD, fault ("", "swapped" or "frozen").
+   * lambda), adversarial, buffer, norm (true or false), lrG, lrD, fault ("", "swapped" or "frozen": D never learns).
    * bytes: of lab.wasm, or null.
    */
   function makeEngine(settings, bytes) {
@@ -253,10 +253,10 @@ cyclegan.labEngine = (function () {
     const column = (place, c) => [0, 1, 2].map(p => memory[place + p * n + c]);
     const put = (picture, place, c) => { for (let p = 0; p < PIXELS; p++) memory[place + p * n + c] = picture[p]; };
     const real = {A: take(size), B: take(size)}, shown = take(size), losses = {};
-    // The two directions: `there` maps `from` to `to`, `back` returns, `judge` scores what `there` made.
+    // The two directions: `there` maps `from` to `to`, `back` returns, `D` scores what `there` made.
     const ways = [
-      {from: "A", to: "B", there: G_AB, back: G_BA, judge: D_B},
-      {from: "B", to: "A", there: G_BA, back: G_AB, judge: D_A},
+      {from: "A", to: "B", there: G_AB, back: G_BA, D: D_B},
+      {from: "B", to: "A", there: G_BA, back: G_AB, D: D_A},
     ];
     for (const way of ways) {
       for (const name of ["fake", "rec", "idt", "score", "scoreReal"]) way[name] = makePass(n);
@@ -272,22 +272,22 @@ cyclegan.labEngine = (function () {
       }
     };
 
-    /** The generators' losses on this batch, and the gradients of their weights. The discriminators are frozen. */
+    /** The generators' losses on this batch, and the gradients of their weights. The discriminators do not learn. */
     engine.generatorGradients = function () {
       const swapped = settings.fault === "swapped";  // a caller that took the two losses in the wrong order
       const weight = swapped ? settings.cycle : 1, lambda = swapped ? 1 : settings.cycle;
       clear(G_AB, G_BA);
       losses.adversarial = losses.identity = 0;
-      for (const {from, to, there, back, judge, fake, rec, idt, score} of ways) {
+      for (const {from, to, there, back, D, fake, rec, idt, score} of ways) {
         translate(there, fake, real[from]);
         translate(back, rec, fake.picture);
-        const scores = forward(judge, score, fake.picture), first = memory[scores];
+        const scores = forward(D, score, fake.picture), first = memory[scores];
         losses.adversarial += meanSquare(scores, 1, settings.adversarial ? weight : 0) / 2;
-        backward(judge, score, scores, false, dfake);
+        backward(D, score, scores, false, dfake);
         losses["cycle_" + from] = meanDifference(rec.picture, real[from], lambda, dcycle);
         backwardPicture(back, rec, dcycle, dcycle);
         // What the slow motion shows: the first picture of the batch, and what pushes its fake.
-        engine["first_" + from] = {score: first, fromJudge: column(dfake, 0), fromCycle: column(dcycle, 0),
+        engine["first_" + from] = {score: first, fromD: column(dfake, 0), fromCycle: column(dcycle, 0),
           real: column(real[from], 0), fake: column(fake.picture, 0), rec: column(rec.picture, 0)};
         for (let i = 0; i < size; i++) memory[dfake + i] += memory[dcycle + i];
         backwardPicture(there, fake, dfake, -1);
@@ -303,15 +303,15 @@ cyclegan.labEngine = (function () {
     engine.discriminatorGradients = function () {
       clear(D_A, D_B);
       losses.loss_D = 0;
-      for (const {to, judge, fake, score, scoreReal, buffer} of ways) {
+      for (const {to, D, fake, score, scoreReal, buffer} of ways) {
         for (let c = 0; c < n; c++) {
           const made = column(fake.picture, c);
           put(settings.buffer ? buffer(made) : made, shown, c);
         }
-        const onReal = forward(judge, scoreReal, real[to]), onFake = forward(judge, score, shown);
+        const onReal = forward(D, scoreReal, real[to]), onFake = forward(D, score, shown);
         losses.loss_D += (meanSquare(onReal, 1, 0.5) + meanSquare(onFake, 0, 0.5)) / 4;
-        backward(judge, scoreReal, onReal, true, -1);
-        backward(judge, score, onFake, true, -1);
+        backward(D, scoreReal, onReal, true, -1);
+        backward(D, score, onFake, true, -1);
       }
     };
 

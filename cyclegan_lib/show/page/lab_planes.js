@@ -16,8 +16,7 @@ cyclegan.labPlanes = (function () {
   /** The floor of a pile: the mean of how far its pictures are from the disc. */
   function floorOf(pile) {
     const nearest = pile.map(picture => {
-      let least = Infinity;
-      for (const place of disc) least = Math.min(least, difference(place, picture));
+      let least = Math.min(...disc.map(place => difference(place, picture)));
       // Nearest is often a place that has two of the pixels exactly.
       const z = picture.map(Math.atanh);
       for (const k of [0, 1, 2]) {
@@ -55,6 +54,10 @@ cyclegan.labPlanes = (function () {
     return [domain, (2 * (x - (domain === "A" ? left : right)) / side - 1) * EDGE, (1 - 2 * (y - TOP) / side) * EDGE];
   }
 
+  function write(context, colour, text, x, y, align = "left") {
+    Object.assign(context, {fillStyle: colour, textAlign: align});
+    context.fillText(text, x, y);
+  }
   function stroke(context, colour, width, points, close) {
     Object.assign(context, {strokeStyle: colour, lineWidth: width});
     context.beginPath();
@@ -89,7 +92,7 @@ cyclegan.labPlanes = (function () {
     const {context, w, colour} = prepare(canvas), [left, right, side] = layout(canvas);
     const size = w < 500 ? 2.5 : 3.5;
     for (const [domain, x, name] of [["A", left, "A: water"], ["B", right, "B: wine"]]) {
-      const image = new ImageData(HEAT, HEAT), tint = parseInt(colour(domain).slice(1), 16);
+      const image = new ImageData(HEAT, HEAT), tint = parseInt(colour("D").slice(1), 16);
       view.scores[domain].forEach((score, i) => {
         image.data.set([tint >> 16, tint >> 8 & 255, tint & 255, 110 * Math.max(0, Math.min(1, score))], 4 * i);
       });
@@ -97,20 +100,13 @@ cyclegan.labPlanes = (function () {
       context.fillStyle = colour("panel");
       context.fillRect(x, TOP, side, side);
       context.drawImage(heat, x, TOP, side, side);
-      context.fillStyle = colour("ink");
-      context.fillText(name, x, 15);
-      context.fillStyle = colour("soft");
-      context.textAlign = "right";
-      context.fillText("liquid →", x + side - 4, TOP + side - 6);
-      context.textAlign = "left";
-      context.fillText("↑ wall", x + 4, TOP + 16);
+      write(context, colour("ink"), name, x, 15);
+      write(context, colour("soft"), "liquid →", x + side - 4, TOP + side - 6, "right");
+      write(context, colour("soft"), "↑ wall", x + 4, TOP + 16);
       if (view.norm) {
         const rim = Array.from({length: 72}, (_, i) => spot(canvas, domain, onDisc(RIM, i * Math.PI / 36)));
-        stroke(context, colour("instance"), 2.5, rim, true);
-        context.globalAlpha = 0.18;
-        context.fillStyle = colour("instance");
-        context.fill();
-        context.globalAlpha = 1;
+        stroke(context, colour("paper"), 6, rim, true);
+        stroke(context, colour("instance"), 4, rim, true);
       }
     }
     for (const [domain, picture, shape, begin, large] of view.dots) {
@@ -134,16 +130,13 @@ cyclegan.labPlanes = (function () {
   function drawCurves(canvas, history, floors, norm) {
     const {context, w, h, colour} = prepare(canvas), left = 34, bottom = h - 20;
     const last = Math.max(2000, history.length), width = Math.ceil(last / 400);  // so many steps are a point
-    context.textAlign = "left";
     const x = step => left + (w - left - 4) * step / last;
     const y = value => bottom - (bottom - 8) * Math.min(1, value / HIGHEST);
-    context.fillStyle = colour("soft");
     for (const value of [0, 0.2, 0.4, 0.6]) {
-      context.fillText(value.toFixed(1), 4, y(value) + 5);
+      write(context, colour("soft"), value.toFixed(1), 4, y(value) + 5);
       stroke(context, colour("line"), 1, [[left, y(value)], [w, y(value)]]);
     }
-    context.textAlign = "right";
-    context.fillText("step " + last, w - 4, h - 3);
+    write(context, colour("soft"), "step " + last, w - 4, h - 3, "right");
     for (const [name, ink] of [["loss_D", "D"], ["cycle_B", "B"], ["cycle_A", "A"]]) {
       const points = [];
       for (let step = 0; step < history.length; step += width) {
@@ -154,14 +147,15 @@ cyclegan.labPlanes = (function () {
     }
     for (const domain of ["A", "B"]) {
       const height = y(floors[domain]), words = `floor of ${domain}: ${floors[domain].toFixed(2)}`;
-      context.setLineDash(norm ? [7, 4] : [2, 5]);
+      context.setLineDash([6, 4]);
+      context.globalAlpha = norm ? 1 : 0.5;  // without the norm it is no limit
       stroke(context, colour("floor"), 1.5, [[left, height], [w, height]]);
       context.setLineDash([]);
-      Object.assign(context, {fillStyle: colour("floor"), strokeStyle: colour("paper"), lineWidth: 4});
+      context.globalAlpha = 1;
       context.font = "12px system-ui, sans-serif";
-      context.textAlign = "right";
+      Object.assign(context, {strokeStyle: colour("paper"), lineWidth: 4, textAlign: "right"});
       context.strokeText(words, w - 4, height + 13);
-      context.fillText(words, w - 4, height + 13);
+      write(context, colour("floor"), words, w - 4, height + 13, "right");
     }
   }
 

@@ -74,18 +74,20 @@ cyclegan.parts.live = function (section, data) {
       const box = part("networks").children[i], [there, back] = translated[i];
       [picture, there, back].forEach((shown, k) => cyclegan.draw(box.querySelectorAll("canvas")[k], shown, size));
       const loss = average(picture.map((value, k) => Math.abs(value - back[k])));
-      box.querySelector("p").textContent = `difference after the return: ${loss.toFixed(3)}`;
+      box.querySelector("p").textContent = `mean difference of the third from the first: ${loss.toFixed(3)}`;
     });
     showMeans(picture, translated);
     const least = average(meansOf(picture).map(mean => Math.max(0, Math.abs(mean) - LARGEST_MEAN)));
-    part("reads").textContent = "With the layer, the difference after the return of this picture is at least " +
-      `${least.toFixed(3)}, whatever the weights: its means lie so far outside the box, on average.`;
+    part("reads").textContent = `The means of the first picture lie ${least.toFixed(3)} outside the boxes (mean of ` +
+      "the channels). So with the layer it comes back with at least this difference, whatever the weights are.";
   }
 
   /** For each channel a number line with the band that the layer allows, and the means of all pictures on it. */
   function showMeans(picture, translated) {
     const right = cyclegan.widthOf(part("means")) - 14, place = scale(-1, 1, 46, right), step = 20;
-    const rows = [[meansOf(picture), "var(--A)", "var(--A)"]];
+    const own = isFromA() ? "A" : "B";
+    const rows = [[meansOf(picture), `var(--${own})`, `var(--${own})`]];
+    part("first").className = own;
     sides.forEach((side, i) => translated[i].forEach((shown, k) => {
       rows.push([meansOf(shown), `var(--${side.name})`, k ? "var(--paper)" : `var(--${side.name})`]);
     }));
@@ -104,7 +106,8 @@ cyclegan.parts.live = function (section, data) {
 
   /** One row of pictures for each side: the picture, there, back. */
   function buildRows() {
-    const captions = ["picture", ...(isFromA() ? ["by G_AB", "back by G_BA"] : ["by G_BA", "back by G_AB"])];
+    const first = photograph ? "your picture" : data.pictures ? "test picture" : isFromA() ? "water" : "wine";
+    const captions = [first, ...(isFromA() ? ["by G_AB", "back by G_BA"] : ["by G_BA", "back by G_AB"])];
     const figures = captions.map(caption =>
       `<figure><canvas class=pixels role=img></canvas><figcaption>${caption}</figcaption></figure>`);
     part("networks").replaceChildren(...sides.map((side, i) => {
@@ -138,6 +141,7 @@ cyclegan.parts.live = function (section, data) {
     clearInterval(timer);
     timer = 0;
     named("play").setAttribute("aria-pressed", !isPlaying);
+    named("play").textContent = isPlaying ? "Play from left to right" : "Stop";
     if (isPlaying) return;
     moment.value = 0;
     update();
@@ -152,6 +156,7 @@ cyclegan.parts.live = function (section, data) {
     photograph = picture;
     const given = section.querySelectorAll("label.drawn, .kept");
     for (const control of given) control.classList.toggle("faint", Boolean(picture));
+    buildRows();
     redraw();
   }
 

@@ -13,13 +13,11 @@ cyclegan.parts.mechanism = function (section) {
   /** The picture, brighter or darker, so that a channel has this mean. It is shifted before the tanh. */
   function withMean(picture, c, target) {
     const before = beforeTanh(picture), shift = (values, amount) => values.map(value => Math.tanh(value + amount));
-    let low = -4, high = 4;
-    for (let i = 0; i < 24; i++) {
-      const middle = (low + high) / 2;
-      if (average(shift(channelOf(before, c), middle)) < target) low = middle;
-      else high = middle;
+    let amount = 0;
+    for (let step = 2; step > 1e-6; step /= 2) {
+      amount += average(shift(channelOf(before, c), amount)) < target ? step : -step;
     }
-    return shift(before, low);
+    return shift(before, amount);
   }
 
   function normalised(values) {
@@ -71,10 +69,10 @@ cyclegan.parts.mechanism = function (section) {
       ...missing(260, m)]);
     const lack = Math.abs(m) - LARGEST_MEAN;
     part("mean").textContent = signed(m);
-    part("says").textContent = `Wanted mean ${signed(m)}, blue. It comes out as ${signed(out)}, and could be ` +
-      `${signed(Math.sign(m) * LARGEST_MEAN, 4)} at most (dashed). ` + (lack > 0
-      ? `Error that nobody can avoid: ${Math.abs(m).toFixed(2)} \u2212 0.19 = ${lack.toFixed(2)}.`
-      : "This mean is within reach: drag it further.");
+    part("says").textContent = `Blue line: the mean that is wanted, ${signed(m)}. Orange line: the mean ` +
+      `that comes out, ${signed(out)}. Dashed: the means that can come out, at most ±${LARGEST_MEAN}. ` + (lack > 0
+      ? `So no weights can avoid an error of ${Math.abs(m).toFixed(2)} \u2212 0.19 = ${lack.toFixed(2)}.`
+      : "The wanted mean is inside: drag it further out.");
   }
 
   function showFloor() {
