@@ -234,28 +234,35 @@ def arms_at_end(groups, columns, floors, title):
 
 
 def beside_healthy(history, samples, healthy_history, healthy_samples, title):
-    """A run, its `history.jsonl` and its `Trainer.sheet`, beside a healthy one: losses, and four pictures of A."""
-    figure = Figure(figsize=(10.4, 3))
-    panels = {"cycle_A": "cycle loss of A", "loss_D": "the discriminators' loss",
-              "adversarial": "adversarial loss", "lr": "learning rate"}  # fmt: skip
-    for number, (loss, name) in enumerate(panels.items()):
-        axes = figure.add_axes([0.05 + 0.305 * (number % 2), 0.57 - 0.44 * (number // 2), 0.25, 0.27])
+    """A run, its `history.jsonl` and its `Trainer.sheet`, beside a healthy one: losses, and four pictures of A.
+
+    All axes are the same in every such figure. Dotted: 0.25, where a discriminator cannot tell (notebook 03), and 0.
+    """
+    figure = Figure(figsize=(10.4, 5.9))
+    panels = {"cycle_A": ("cycle loss of A", None), "loss_D": ("discriminators' loss", 0.25),
+              "adversarial": ("adversarial loss", 0.25), "lr": ("learning rate", 0)}  # fmt: skip
+    highest = 1.15 * healthy_history[0]["lr"]
+    for number, (loss, (name, level)) in enumerate(panels.items()):
+        axes = figure.add_axes([0.055, 0.765 - 0.232 * number, 0.395, 0.165])
+        if level is not None:
+            axes.axhline(level, color="black", linestyle=":", linewidth=1)
+            axes.text(1.005, level, f"{level:g}", fontsize=8, va="center", transform=axes.get_yaxis_transform())
         smooth = 1 if loss == "lr" else 25
         _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", smooth, raw=False)
-        _curve(axes, history, loss, "black", "this one", smooth, raw=False)
-        values = [row[loss] for row in history + healthy_history]
-        axes.set_ylim(min(0, *values), 1.05 * min(max(values), 2.5) if loss != "lr" else None)
-        axes.tick_params(labelsize=7)
-        axes.set_xlabel("training step" if number > 1 else None, fontsize=8, labelpad=1)
-        axes.set_title(name, fontsize=9)
-    axes.legend(fontsize=7, loc="lower left")
-    rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"], "fake B": samples["fake_B"],
-            "back to A": samples["rec_A"]}  # fmt: skip
-    pixel = 1 / 90  # inches, as `show` draws: pictures of 32 pixels are shown exactly twice as large
+        _curve(axes, history, loss, "black", "this run", smooth, raw=False)
+        axes.set(xlim=(0, healthy_history[-1]["step"]), ylim=(-highest, highest) if loss == "lr" else (0, 1.05))
+        axes.tick_params(labelsize=8, labelbottom=loss == "lr")
+        axes.set_title(name, fontsize=9, loc="left", pad=3)
+    axes.set_xlabel("training step", fontsize=8, labelpad=1)
+    axes.legend(fontsize=8, loc="lower left")
+    rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"],
+            "fake B,\nthis run": samples["fake_B"], "back to A,\nhealthy": healthy_samples["rec_A"],
+            "back to A,\nthis run": samples["rec_A"]}  # fmt: skip
+    pixel = 1 / 90  # inches, as `show` draws: pictures of 32 pixels are shown exactly three times as large
     for r, (name, pictures) in enumerate(rows.items()):
-        left, bottom, side, gap = (pixel * length for length in (668, 270 - 67 * (r + 1), 64, 3))
+        left, bottom, side, gap = (pixel * length for length in (534, 504 - 99 * (r + 1), 96, 3))
         _picture_row(figure, name, pictures[:4], left, bottom, side, side, gap)
-    _write(figure, 3.43, 2.955, title, 11, va="top")
+    _write(figure, 5.2, 5.83, title, 11.5, va="top")
     return figure
 
 
