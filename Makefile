@@ -63,8 +63,8 @@ surgery: venv  ## what make ablation leaves in runs/ablation: a stuck run to con
 elsewhere: venv  ## its two main arms on other pictures; needs pip install ".[openmoji]"
 	$(PY) .ci/elsewhere.py $(ARGS)
 
-debugging: venv  ## the experiment behind notebook 06, forty minutes on two cores: goes on where it was
-	$(PY) -m cyclegan_lib ablation --experiments background glass identity augmentation $(ARGS)
+debugging: venv  ## the experiment behind notebook 06, fifty minutes on two cores: goes on where it was
+	$(PY) -m cyclegan_lib ablation --experiments background background_no_identity glass identity augmentation $(ARGS)
 
 zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores: goes on where it was
 	$(PY) .ci/zoo.py $(ARGS)
