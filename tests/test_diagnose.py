@@ -7,13 +7,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from notebook_cells import ROOT
+from notebook_cells import ROOT, definitions, numbered
 
 from cyclegan_lib.cli import main
+from cyclegan_lib.datasets import UnpairedDataset
 from cyclegan_lib.files import read_tensors
 from cyclegan_lib.study.diagnose import (
     MINIMUM_STEPS,
     REPAIRS,
+    Adapter,
     Finding,
     diagnose,
     norm_at_the_output,
@@ -250,3 +252,30 @@ def test_what_is_kept_of_a_run_gets_the_diagnosis_of_the_table(path):
     said = diagnose(run["history"], samples, run["probe"], total_steps=300)
     row = next(row for row in table() if path.stem in (file_name(row["fault"]), file_name(row["expected"])))
     assert (said[0].fault if said else "") == row["expected"]
+
+
+def test_the_probe_looks_at_a_cyclegan_that_was_written_without_the_package(tiny_root):
+    """The small CycleGAN of notebook 07, as it is there, and with its two faults mended."""
+    found = definitions(numbered(7), torch=torch)
+    data = UnpairedDataset(tiny_root, (32, 32))
+
+    def faults(mine, *updates):
+        before = [value.clone() for G in found["by_our_names"](mine).values() for value in G.parameters()]
+        seen = probe(Adapter(mine, found["by_our_names"], *updates, found["set_lr"]), data, batch_size=2)
+        after = [value for G in found["by_our_names"](mine).values() for value in G.parameters()]
+        assert all(map(torch.equal, before, after)), "the probe changes nothing"
+        return seen["reached"], seen["mixed"], seen["unmoved"]
+
+    wrong, (first, second) = found["Networks"](), (found["update_generators"], found["update_discriminators"])
+    assert faults(wrong, first, second) == (["G_AB", "G_BA"], [], ["D_A"])
+    right = found["Networks"]()
+    right.optimizer_D = torch.optim.Adam([*right.D_X.parameters(), *right.D_Y.parameters()], lr=2e-4)
+
+    def detached(mine, x, y, fake_x, fake_y):
+        pairs = ((mine.D_X, x, fake_x), (mine.D_Y, y, fake_y))
+        loss = sum((D(real) - 1).square().mean() + D(fake).square().mean() for D, real, fake in pairs)
+        mine.optimizer_D.zero_grad()
+        loss.backward()
+        mine.optimizer_D.step()
+
+    assert faults(right, first, detached) == ([], [], [])

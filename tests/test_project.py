@@ -134,9 +134,9 @@ def test_the_address_command(tmp_path):
 def test_the_readmes_figures_are_those_of_the_committed_runs():
     readme = (ROOT / "README.md").read_text()
     record = json.loads((ROOT / "data" / "demo" / "scores.json").read_text())
-    for run, label in [("demo_none_0", "seed 0"), ("demo_none_1", "seed 1"), ("demo_none_2", "seed 2"),
-                       ("demo_instance_0", "with the norm, seed 0"),
-                       ("textbook_small", "small networks, textbook settings"), ("textbook", "public defaults")]:  # fmt: skip
+    labels = dict(demo_none_0="seed 0", demo_none_1="seed 1", demo_none_2="seed 2")
+    labels |= dict(demo_instance_0="with the norm, seed 0", textbook="public defaults")
+    for run, label in (labels | dict(textbook_small="small networks, textbook settings")).items():
         row = next(line for line in readme.splitlines() if line.startswith(f"| {label} |"))
         names = ("success_rate", "background_error", "liquid_error", "cycle_A", "cycle_B")
         shown = [f"{record[run][name]:.3f}" for name in names] + [f"{record[run]['seconds_training']:.0f}"]
