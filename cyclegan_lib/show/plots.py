@@ -328,4 +328,5 @@ def training_moment(pictures, curves, floor, step):
     draw_floors(axes, {"A": floor})
     over_steps(axes, None, "cycle loss of A")
     axes.set_xlabel(f"training step (now: {step})")
+    axes.legend(fontsize=8, loc="lower left")  # no curve is there
     return figure
