@@ -243,7 +243,7 @@ def save(name):
     log = SimpleNamespace(flush=lambda to_disk: None)
     resume = SimpleNamespace(processes=Processes("cpu"), settings={})
     config = TrainConfig(output_root=sys.argv[1], run_name="run", keep_checkpoints=1)
-    trainer = SimpleNamespace(model=model, step=8, epoch=2, stopped=True)
+    trainer = SimpleNamespace(model=model, shown=model, step=8, epoch=2, stopped=True)
     Checkpoints(config, log, resume).save(trainer, name)
 
 
