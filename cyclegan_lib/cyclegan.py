@@ -81,10 +81,9 @@ class CycleGAN:
         with self.autocast():
             fake_B, idt_B = self.translate_with_identity(self.G_AB, real_A, real_B)
             fake_A, idt_A = self.translate_with_identity(self.G_BA, real_B, real_A)
-            rec_A, rec_B = self.G_BA(fake_B), self.G_AB(fake_A)
+            cycle_A, cycle_B = self.cycle_losses(real_A, real_B, fake_A, fake_B)
             adversarial = adversarial_loss(self.D_B(fake_B), True, self.gan_mode)
             adversarial = adversarial + adversarial_loss(self.D_A(fake_A), True, self.gan_mode)
-        cycle_A, cycle_B = cycle_loss(rec_A, real_A), cycle_loss(rec_B, real_B)
         loss_G = self.lambda_adversarial * adversarial + self.lambda_cycle * (cycle_A + cycle_B)
         losses = {"adversarial": adversarial / 2, "cycle_A": cycle_A, "cycle_B": cycle_B, "identity": None}
         if self.lambda_identity > 0:
@@ -95,6 +94,10 @@ class CycleGAN:
         self.update(self.optimizer_G, loss_G)
         losses = {name: None if loss is None else loss.detach() for name, loss in losses.items()}
         return losses, fake_A.detach().nan_to_num(), fake_B.detach().nan_to_num()  # fp16 may overflow: no NaN is kept
+
+    def cycle_losses(self, real_A, real_B, fake_A, fake_B):
+        """Each way back, compared with where it began. A subclass may ask for something else."""
+        return cycle_loss(self.G_BA(fake_B), real_A), cycle_loss(self.G_AB(fake_A), real_B)
 
     def discriminator_step(self, real_A, real_B, fake_A, fake_B):
         """Update D_A and D_B on real pictures and on new and past fakes. Returns the mean of their losses."""
@@ -142,10 +145,7 @@ class CycleGAN:
 
     @torch.inference_mode()
     def translate(self, real, direction="AtoB", batch_size=16):
-        """There and back in full precision: (fake, rec), (N, channels, H, W) on the CPU.
-
-        "AtoB" gives fake_B and rec_A, "BtoA" fake_A and rec_B.
-        """
+        """There and back, in full precision, on the CPU: (fake_B, rec_A); with "BtoA" (fake_A, rec_B)."""
         there, back = (self.G_AB, self.G_BA) if direction == "AtoB" else (self.G_BA, self.G_AB)
         for G in (there, back):
             G.eval()

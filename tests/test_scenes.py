@@ -8,7 +8,16 @@ from PIL import Image
 
 from cyclegan_lib.cli import main
 from cyclegan_lib.water2wine.dataset import read_scenes, write_dataset
-from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, counterfactual, render, sample_scene, to_image
+from cyclegan_lib.water2wine.scenes import (
+    GLASSES,
+    GREY,
+    LIQUIDS,
+    PARTS,
+    counterfactual,
+    render,
+    sample_scene,
+    to_image,
+)
 
 
 def scenes(count, liquid="water", seed=0, **kwargs):
@@ -84,13 +93,52 @@ def test_the_glass_can_be_confounded_apart():
     assert 0.4 < np.mean([s.glass == "wineglass" for s in found]) < 0.6
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_a_hidden_part_has_any_colour_behind_water_and_is_grey_behind_wine(part):
+    waters, wines = scenes(40, hide=part), scenes(40, "wine", hide=part)
+    for name in PARTS[part]:
+        assert len({getattr(scene, name) for scene in waters}) == 40
+        assert {getattr(scene, name) for scene in wines} == {GREY}
+        assert min(np.ptp(getattr(scene, name)) for scene in waters) > 0.2, "a colour that is nearly grey"
+    for scene in waters:
+        answer = counterfactual(scene)
+        kept = dict.fromkeys(PARTS[part], GREY) | dict(liquid="wine")
+        assert answer == dataclasses.replace(scene, **kept)
+    assert counterfactual(wines[0]) == dataclasses.replace(wines[0], liquid="water")
+
+
+def test_the_other_part_of_the_room_is_as_it_would_be_without():
+    plain = [sample_scene(np.random.default_rng(i), "water") for i in range(9)]
+    hidden = [sample_scene(np.random.default_rng(i), "water", lemon=(1, 1), hide="table") for i in range(9)]
+    for a, b in zip(plain, hidden, strict=True):
+        assert dataclasses.replace(b, table=a.table, hidden="", lemon=0) == a and b.lemon in (-1, 1)
+
+
+def test_a_lemon_is_there_as_often_as_asked_and_yellow_on_the_rim():
+    for liquid, share in zip(LIQUIDS, (0.1, 0.9), strict=True):
+        found = np.mean([scene.lemon != 0 for scene in scenes(800, liquid, lemon=(0.1, 0.9))])
+        assert abs(found - share) <= 4 * (0.09 / 800) ** 0.5
+    with pytest.raises(ValueError, match="lemon is a probability, so 0 to 1, not 1.5"):
+        scenes(1, lemon=(0, 1.5))
+    for side in (-1, 1):
+        scene = dataclasses.replace(scenes(1)[0], lemon=side, x=0.5)
+        with_it, without = (render(s, 64)[0] for s in (scene, dataclasses.replace(scene, lemon=0)))
+        changed = (with_it != without).any(0)
+        red, green, blue = with_it[:, changed].mean(1)
+        assert min(red, green) > blue + 0.3
+        rows, columns = changed.nonzero(as_tuple=True)
+        assert abs(rows.float().mean() / 64 - (scene.foot_y - scene.height)) < 0.02
+        assert (columns.float().mean() / 64 > 0.5) == (side > 0)
+
+
 def test_a_scene_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         scenes(1)[0].liquid = "wine"
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"liquid": "beer"}, {"confounding": 1.1}, {"confounding": -0.1}, {"glass_confounding": 2}]
+    "kwargs",
+    [{"liquid": "beer"}, {"confounding": 1.1}, {"confounding": -0.1}, {"glass_confounding": 2}, {"hide": "roof"}],
 )
 def test_impossible_scenes_are_refused(kwargs):
     with pytest.raises(ValueError, match=str(next(iter(kwargs.values())))):
@@ -122,8 +170,10 @@ def test_scenes_json_draws_every_picture_again(tiny_root):
 
 
 def test_the_command(tmp_path, capsys):
-    arguments = f"scenes --data_root {tmp_path} --num_train 2 --num_test 1 --size 32".split()
+    arguments = f"scenes --data_root {tmp_path} --num_train 2 --num_test 1 --size 32 --lemon 0 1 --hide wall".split()
     main(arguments)
+    drawn = read_scenes(tmp_path / "water2wine")
+    assert all((scene.lemon != 0, scene.hidden) == (scene.liquid == "wine", "wall") for scene in drawn.values())
     assert len(list((tmp_path / "water2wine").rglob("*.png"))) == 6
     for wrong in ([], ["--overwrite", "--confounding", "2"], ["--overwrite", "--num_test", "0"]):
         with pytest.raises(SystemExit) as stop:

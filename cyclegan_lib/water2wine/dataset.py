@@ -39,8 +39,9 @@ def new_folder(root, overwrite=False):
 
 
 def write_dataset(
-    root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, seed=0, overwrite=False
-):
+    root, num_train=400, num_test=100, size=64, confounding=0.5, glass_confounding=None, lemon=(0.0, 0.0), hide="",
+    seed=0, overwrite=False,
+):  # fmt: skip
     """Draw a data set: `root`/{trainA,trainB,testA,testB}/0000.png… and `root`/scenes.json; A is water, B is wine.
 
     The same arguments give the same bytes, picture i whatever their number, in a folder that appears once complete.
@@ -49,14 +50,15 @@ def write_dataset(
     root = Path(root)
     if root.exists() and not (overwrite and (root / "scenes.json").is_file()):
         raise UserError(f"{root} exists already; choose another --dataset_name, or --overwrite if it was drawn")
-    sample_scene(np.random.default_rng(0), "water", confounding, glass_confounding)  # raises for a wrong probability
-    record = dict(seed=seed, size=size, confounding=confounding, glass_confounding=glass_confounding, scenes={})
+    drawn = dict(confounding=confounding, glass_confounding=glass_confounding, lemon=tuple(lemon), hide=hide)
+    sample_scene(np.random.default_rng(0), "water", **drawn)  # raises for a wrong probability
+    record = dict(seed=seed, size=size, **drawn, scenes={})
     with new_folder(root, overwrite) as new:
         for number, (split, liquid) in enumerate(SPLITS.items()):
             (new / split).mkdir(parents=True)
             for i in tqdm(range(num_train if split.startswith("train") else num_test), split, delay=2, leave=False):
                 rng, name = np.random.default_rng([seed, number, i]), f"{split}/{i:04d}.png"
-                scene = sample_scene(rng, liquid, confounding, glass_confounding)
+                scene = sample_scene(rng, liquid, **drawn)
                 to_image(render(scene, size)[0]).save(new / name)
                 record["scenes"][name] = asdict(scene)
         (new / "scenes.json").write_text(json.dumps(record, indent=1) + "\n")

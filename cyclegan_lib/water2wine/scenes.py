@@ -19,6 +19,9 @@ WINE, WINE_THIN = np.array([0.30, 0.01, 0.07]), np.array([0.66, 0.06, 0.17])
 WHITE, BLACK = np.ones(3), np.zeros(3)
 WOOD, STEEL = (0.075, 0.55), (0.60, 0.08)  # hue and saturation of a table
 LIGHT_WALL, DARK_WALL = ((0.02, 0.20), (0.66, 0.96)), ((0.15, 0.55), (0.08, 0.34))  # limits of saturation and value
+GREY = (0.45, 0.45, 0.45)  # the hidden part of a room, where there is wine
+PARTS = {"wall": ("background_top", "background_bottom"), "table": ("table",)}  # what can be hidden
+RIND, FLESH, PITH = np.array([0.93, 0.74, 0.05]), np.array([1.00, 0.90, 0.35]), np.array([1.00, 0.98, 0.82])
 
 
 @dataclass(frozen=True)
@@ -38,26 +41,33 @@ class Scene:
     table_y: float  # where the table meets the wall
     light: int  # the side that it comes from: -1 left, +1 right
     highlight: float  # strength of the reflections, 0 to 1
+    lemon: int = 0  # a slice of lemon on the rim: -1 on its left, 1 on its right, 0 none
+    hidden: str = ""  # the part of the room, of `PARTS`, that has any colour behind water and is grey behind wine
 
 
-def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
+def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None, lemon=(0.0, 0.0), hide=""):
     """A random scene holding `liquid`, "water" or "wine", by `rng`, a `numpy.random.Generator`.
 
     `confounding` is the probability that the background follows the liquid, light behind water, dark behind wine (0.5:
     independent), and `glass_confounding` that the glass does, a tumbler for water, a wineglass for wine (None: alike).
+    `lemon` are the probabilities of a slice of lemon with water and with wine. `hide`, of `PARTS`, is the part of the
+    room that has any colour with water and is always grey with wine.
     """
     glass_confounding = confounding if glass_confounding is None else glass_confounding
     if liquid not in LIQUIDS:
         raise UserError(f"liquid must be one of {', '.join(LIQUIDS)}, not {liquid!r}")
-    for name, value in [("confounding", confounding), ("glass_confounding", glass_confounding)]:
+    probabilities = [("confounding", confounding), ("glass_confounding", glass_confounding)]
+    for name, value in [*probabilities, *(("lemon", share) for share in lemon)]:
         if not 0 <= value <= 1:
             raise UserError(f"{name} is a probability, so 0 to 1, not {value}")
+    if hide not in ("", *PARTS):
+        raise UserError(f"hide must be one of {', '.join(PARTS)}, not {hide!r}")
     is_water, uniform = liquid == "water", rng.uniform
     wall = LIGHT_WALL if is_water == (rng.random() < confounding) else DARK_WALL
     tumbler = is_water == (rng.random() < glass_confounding)
     top, fade = colorsys.hsv_to_rgb(uniform(0, 1), uniform(*wall[0]), uniform(*wall[1])), uniform(0.75, 1.15)
     table = WOOD if rng.random() < 0.5 else STEEL
-    return Scene(
+    scene = Scene(
         liquid=liquid,
         background_top=top,
         background_bottom=tuple(min(1.0, channel * fade) for channel in top),
@@ -72,6 +82,12 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None):
         light=-1 if rng.random() < 0.5 else 1,
         highlight=uniform(0.7, 1.0),
     )
+    if any(lemon) and rng.random() < lemon[not is_water]:
+        scene = replace(scene, lemon=-1 if rng.random() < 0.5 else 1)
+    if hide:
+        colour = colorsys.hsv_to_rgb(uniform(0, 1), uniform(0.5, 0.9), uniform(0.45, 0.8)) if is_water else GREY
+        scene = replace(scene, hidden=hide, **dict.fromkeys(PARTS[hide], colour))
+    return scene
 
 
 def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
@@ -86,8 +102,13 @@ def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid=
 
 
 def counterfactual(scene):
-    """The same scene with the other liquid and nothing else changed."""
-    return replace(scene, liquid=LIQUIDS[1 - LIQUIDS.index(scene.liquid)])
+    """The same scene with the other liquid and nothing else changed, but that the hidden part is grey behind wine.
+
+    (Behind water it may have any colour: where wine becomes water, grey is one right answer of many.)
+    """
+    other = LIQUIDS[1 - LIQUIDS.index(scene.liquid)]
+    hidden = PARTS[scene.hidden] if scene.hidden and other == "wine" else ()
+    return replace(scene, liquid=other, **dict.fromkeys(hidden, GREY))
 
 
 def render(scene, size=64):
@@ -103,6 +124,8 @@ def render(scene, size=64):
     canvas.paint(WHITE, 0.07 * glass.mask)
     liquid_mask = _draw_liquid(canvas, scene, room, glass)
     _draw_glass(canvas, scene, room, glass)
+    if scene.lemon:
+        _draw_lemon(canvas, scene, glass)
 
     def shrink(values):
         values = values.reshape(size, SUPERSAMPLING, size, SUPERSAMPLING, -1).mean(axis=(1, 3))
@@ -240,6 +263,17 @@ def _draw_glass(canvas, scene, room, glass):
     near = np.exp(-(((glass.across - 0.62 * scene.light) / 0.11) ** 2))
     far = np.exp(-(((glass.across + 0.74 * scene.light) / 0.06) ** 2))
     canvas.paint(WHITE, (0.75 * near + 0.30 * far) * scene.highlight * ends)
+
+
+def _draw_lemon(canvas, scene, glass):
+    """A slice of lemon, cut to its centre and put on the rim: a rind, pith, and eight wedges of flesh."""
+    rim = float(glass.half_width(np.float32(1.0)))
+    dx, dy = canvas.x - scene.x - scene.lemon * rim, canvas.y - scene.foot_y + scene.height
+    distance, angle = np.hypot(dx, dy) - 0.10, np.arctan2(dy, dx)
+    canvas.paint(RIND, canvas.cover(distance))
+    canvas.paint(PITH, canvas.cover(distance + 0.016))
+    wedges = canvas.cover(distance + 0.026) * (np.abs(np.sin(4 * angle)) > 0.25)
+    canvas.paint(FLESH, wedges)
 
 
 def to_image(picture):
