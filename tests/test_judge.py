@@ -178,7 +178,8 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
     assert run(checkpoint, "--data_root", tiny_root.parent, "--nearest", picture) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["distance", "to", "4", "testB", "4", "real", "A", "4", "fake", "B", "6", "trainB"]
-    assert len(lines) == 11 and lines[1].startswith("brightness") and "close to a training picture" in lines[-2]
+    assert len(lines) == 12 and lines[1].startswith("brightness") and "close to a training picture" in lines[-3]
+    assert "JPEG at quality 90: it changes what comes back by" in lines[-2]
     assert lines[-1].startswith("no verdict: with 4 test pictures") and "20 are needed" in lines[-1]
     with Image.open(picture) as image:
         assert image.width > 300
@@ -188,8 +189,8 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
     ("count", "change", "said"),
     [
         (19, "grey", "no verdict: with 19 test pictures"),
-        (20, "grey", "contrast (100%), saturation (100%), sharpness (100%)"),
-        (20, "untranslated", "not like real B yet, for one number alone tells fakes from real ones, brightness"),
+        (20, "grey", "contrast in 100%, saturation in 100%, sharpness in 100%"),
+        (20, "untranslated", "not like real B yet: one number alone tells fake from real, brightness in"),
         (20, "another draw of B", "verdict: like real B by these numbers: none"),
     ],
 )
@@ -199,6 +200,39 @@ def test_the_verdict_is_one_sentence_that_follows_from_the_table(count, change, 
     fake = {"untranslated": dark(0), "another draw of B": dark(2) + 0.4}.get(change, torch.zeros(count, 3, 16, 16))
     verdict = judge.Judgement(dark(0), fake, dark(1) + 0.4, dark(3) + 0.4, "AtoB").verdict()
     assert said in verdict and "." not in verdict and "\n" not in verdict
+
+
+class FaintCode(torch.nn.Module):
+    """A way back that reads what a fake hides: it multiplies the difference of neighbouring pixels by a hundred."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(100.0))
+
+    def forward(self, pictures):
+        return (self.gain * (pictures - pictures.roll(1, 3))).clamp(-1, 1)
+
+
+def test_a_faint_code_in_the_fakes_does_not_survive_jpeg():
+    flat = torch.linspace(-0.5, 0.5, 8)[:, None, None, None].expand(8, 3, 32, 32)
+    kept = flat + torch.where((torch.arange(32)[:, None] + torch.arange(32)) % 2 == 0, 1.0, -1.0) / 127.5
+    assert (judge.jpeg(flat) - flat).abs().max() <= 1.01 / 127.5, "one colour stays as it is, but for its rounding"
+    back = FaintCode()
+    with torch.inference_mode():
+        found = judge.Judgement(flat, kept, flat, flat, "AtoB", back)
+        assert found.by_jpeg[1] < 0.01 < 0.5 < found.by_jpeg[0]
+        assert found.hidden()[0].startswith("the reconstruction does not survive JPEG at quality 90")
+        same = judge.Judgement(flat, flat.flip(0), flat, flat, "AtoB", back)
+    assert same.hidden()[0].startswith("the reconstruction survives") and judge.jpeg(flat[:, :1]).shape == (
+        8,
+        1,
+        32,
+        32,
+    )
+
+
+def test_a_single_generator_has_no_way_back_to_judge():
+    assert judge.Judgement(*(noise(4, 3, 8, 8) for _ in range(4)), "AtoB").hidden() == []
 
 
 def test_a_file_that_says_nothing_of_its_data_needs_to_be_told(checkpoint, tiny_root, tmp_path, capsys):

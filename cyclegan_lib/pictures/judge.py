@@ -1,24 +1,29 @@
 """Several views of translations whose right answers nobody knows. Pictures are (N, C, H, W) in [-1, 1]."""
 
+import io
 import warnings
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
-from cyclegan_lib.datasets import load_split
+import cyclegan_lib.torchvision_shim  # noqa: F401  (before torchvision, see there)
+from cyclegan_lib.datasets import load_split, to_signed
 from cyclegan_lib.errors import UserError
 from cyclegan_lib.files import read_header
 from cyclegan_lib.pictures.check import STATISTICS, TELLING, separation
 from cyclegan_lib.pictures.reading import read_picture
 from cyclegan_lib.pictures.translate import to_uint8
-from cyclegan_lib.pictures.weights import load_generator, weights_file
+from cyclegan_lib.pictures.weights import load_generators, weights_file
 from cyclegan_lib.water2wine.dataset import dataset_folder
+from torchvision.transforms.v2 import functional as TF
 
 SHARES = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000  # at which quantiles are compared
 POOLED = 4 * 10**6  # numbers of a sample, at most, of which quantiles are taken
 THUMBNAIL = 16  # pixels a side, at which pictures are compared: composition and colours, no texture
 ENOUGH = 20  # test pictures of each side: with fewer there is no verdict
+QUALITY, SURVIVES = 90, 2  # of a JPEG, and how much more it may change what comes back from fakes than from real B
 NEAR = 0.05  # the share of real test pictures that count as copies of a training picture
 
 
@@ -63,6 +68,23 @@ def copied(fakes, test, train):
     return (nearest(fakes, train)[1] < limit).double().mean().item()
 
 
+def jpeg(pictures, quality=QUALITY):
+    """Pictures (N, C, H, W) as they are read again from JPEG files of this quality, 1 to 95."""
+    read = []
+    for picture in to_uint8(pictures).permute(0, 2, 3, 1).squeeze(3).numpy():  # (H, W, 3), or (H, W)
+        file = io.BytesIO()
+        Image.fromarray(picture).save(file, "jpeg", quality=quality)
+        read.append(TF.pil_to_tensor(Image.open(file)))
+    return to_signed(torch.stack(read))
+
+
+def changed_by_jpeg(G, pictures):
+    """How much a JPEG of `pictures` changes what `G` makes of them: the mean |difference|."""
+    device = next(G.parameters()).device
+    changes = [(G(jpeg(some).to(device)) - G(some.to(device))).abs().sum().item() for some in pictures.split(8)]
+    return sum(changes) / pictures.numel()
+
+
 def inception_scores(fakes, real, feature=2048):
     """{"KID", "KID_std", "FID"} of colour pictures. `feature`: a layer of torchmetrics' Inception, or a network."""
     # KID: Bińkowski et al., 2018, unbiased for any number of pictures; FID: Heusel et al., 2017, is not.
@@ -90,14 +112,16 @@ class Judgement:
     """Translations, judged: `real` and `fake` beside `target` and `train`, test and training pictures of fake's domain.
 
     `.table` is {statistic: the distances of real, fake and train to target}; `.copied` as the function `copied` says.
+    With `back`, the generator that goes back, `.by_jpeg` is `changed_by_jpeg` of fake and of target.
     """
 
-    def __init__(self, real, fake, target, train, direction):
+    def __init__(self, real, fake, target, train, direction, back=None):
         self.source, self.target = direction[0], direction[-1]
         self.pictures = {"real": real, "fake": fake, "target": target, "train": train}
         columns = [distances(pictures, target) for pictures in (real, fake, train)]
         self.table = {name: tuple(column[name] for column in columns) for name in columns[0]}
         self.copied = copied(fake, target, train)
+        self.by_jpeg = back and [changed_by_jpeg(back, pictures) for pictures in (fake, target)]
 
     def report(self):
         """A table in a few lines of text."""
@@ -106,7 +130,16 @@ class Judgement:
         lines = [f"{f'distance to {target} test{self.target}':32}" + "".join(f"{name:>12}" for name in columns)]
         lines += [f"{name:32}" + "".join(f"{value:12.3f}" for value in values) for name, values in self.table.items()]
         close = f"{self.copied:.0%} of the fakes are suspiciously close to a training picture; chance gives {NEAR:.0%}"
-        return "\n".join([*lines, close, self.verdict()])
+        return "\n".join([*lines, close, *self.hidden(), self.verdict()])
+
+    def hidden(self):
+        """In a line, whether what comes back survives a JPEG of the fakes: if it does not, they hide a faint code."""
+        if not self.by_jpeg:
+            return []
+        fake, target = self.by_jpeg
+        changes = f"changes what comes back by {fake:.3f} from fake {self.target} and by {target:.3f} from real ones"
+        told = "does not survive" if fake > SURVIVES * target else "survives"
+        return [f"the reconstruction {told} JPEG at quality {QUALITY}: it {changes}"]
 
     def verdict(self):
         """In one sentence, which statistics of a picture, each alone, tell a fake from a real one (`separation`)."""
@@ -115,10 +148,10 @@ class Judgement:
             why = f"chance decides, and {ENOUGH} are needed (cyclegan collect --test_share)"
             return f"no verdict: with {count} test pictures of a side {why}"
         found = {name: separation(of(fake), of(target)) for name, of in STATISTICS.items()}
-        tell = [f"{name} ({share:.0%})" for name, (share, error) in found.items() if share - 2 * error > TELLING]
-        told = f"not like real {self.target} yet, for one number alone tells fakes from real ones, {', '.join(tell)}"
+        tell = [f"{name} in {share:.0%}" for name, (share, error) in found.items() if share - 2 * error > TELLING]
+        told = f"one number alone tells fake from real, {', '.join(tell)} of the pictures"
         like = f"like real {self.target} by these numbers: none alone tells fakes from it, and none sees what is shown"
-        return f"verdict: {told if tell else like}"
+        return f"verdict: not like real {self.target} yet: {told}" if tell else f"verdict: {like}"
 
     def nearest_rows(self, count=6):
         """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
@@ -134,7 +167,8 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     Raises as `load_generator`, and where the checkpoint does not say these and they are not given.
     """
     path = weights_file(source)
-    G = load_generator(path, direction).to(device)
+    G, back = load_generators(path, direction)
+    G, back = G.to(device), back and back.to(device)
     facts = read_header(path) if path.suffix == ".safetensors" else {}
     if not (root or "dataset_name" in facts) or not (size or "img_height" in facts):
         raise UserError(f"{source} does not say what it was trained on; give --dataset and --size")
@@ -143,4 +177,4 @@ def judge_checkpoint(source, direction="AtoB", root=None, size=None, data_root=P
     splits = f"test{direction[0]}", f"test{direction[-1]}", f"train{direction[-1]}"
     real, target, train = (load_split(root, name, size, G.model[1].in_channels, limit, read_picture) for name in splits)
     fake = torch.cat([G(batch.to(device)).cpu() for batch in real.split(8)])
-    return Judgement(real, fake, target, train, direction)
+    return Judgement(real, fake, target, train, direction, back)
