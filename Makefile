@@ -13,7 +13,7 @@ DEMO = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 4 -
 TEXTBOOK = --dataset_name water2wine --img_height 64 --img_width 64 --batch_size 1 --lambda_identity 5 --lr 2e-4 \
            --sample_interval 0 --checkpoint_interval 0 --seed 0
 
-.PHONY: demo test test-colab test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo photograph benchmark explorer page-networks page-benchmark lab-picture kernels notebooks address
+.PHONY: demo test test-colab test-full torture lab venv lint results schematic ablation surgery elsewhere debugging zoo hidden photograph benchmark explorer page-networks page-benchmark lab-picture kernels notebooks address
 demo: venv  ## water becomes wine, in minutes: make demo, or make demo ARGS=--overwrite
 	$(PY) -m cyclegan_lib train $(DEMO) $(ARGS)
 
@@ -68,6 +68,9 @@ debugging: venv  ## the experiment behind notebook 06, fifty minutes on two core
 
 zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores: goes on where it was
 	$(PY) .ci/zoo.py $(ARGS)
+
+hidden: venv  ## the experiment behind notebook 09, an hour on two cores: goes on where it was; needs ".[openmoji]"
+	$(PY) .ci/hidden.py $(ARGS)
 
 photograph: venv  ## the longer training behind notebook 08, a quarter of an hour
 	$(PY) .ci/photograph.py

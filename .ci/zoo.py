@@ -8,6 +8,7 @@ The faults are the notebook's own: its cells are read, and nothing is written tw
 """
 
 import argparse
+import csv
 import json
 import multiprocessing
 import os
@@ -90,6 +91,7 @@ def plan():
 def draw_data(data):
     """The data sets of `ELSEWHERE`: two drawn ones, and two of a photograph that comes with matplotlib."""
     prepare_dataset(data, "water2wine")
+    definitions(numbered(9), "SIZE", HOME=ROOT)["hidden_walls"](data)
     for name, drawn in {"zoo_walls": dict(confounding=0.8), "zoo_40": dict(num_train=40)}.items():
         if not (data / name).exists():
             write_dataset(data / name, **drawn)
@@ -157,12 +159,17 @@ def keep(run, name, folder):
 
 
 def write_results(runs, folder):
-    """The table and what is kept, of all runs that have finished. Returns the rows."""
+    """The table, and what is kept of all runs that have finished; others have the rows that they had. Returns these."""
     folder.mkdir(parents=True, exist_ok=True)
-    finished = [run for run in runs if (run.folder / "result.json").is_file()]
-    rows = [row_of(run) for run in finished]
-    write_atomic(folder / "diagnosis.csv", csv_of(rows, list(rows[0])))
-    for run, row in reversed(list(zip(finished, rows, strict=True))):  # the first of a name stays
+    table, before = folder / "diagnosis.csv", {}
+    if table.is_file():
+        with open(table, newline="") as file:
+            before = {(row["fault"], row["where"], int(row["seed"]), row["set"]): row for row in csv.DictReader(file)}
+    finished = {run: row_of(run) for run in runs if (run.folder / "result.json").is_file()}
+    rows = [finished.get(run, before.get((run.fault, run.where, run.seed, run.set))) for run in runs]
+    rows = [row for row in rows if row]
+    write_atomic(table, csv_of(rows, list(rows[0])))
+    for run, row in reversed(finished.items()):  # the first of a name stays
         if row["expected"] == INVERTED:
             keep(run, INVERTED, folder)
         if run.seed == CHOSEN[0]:
@@ -184,9 +191,11 @@ def main():
     parser = argparse.ArgumentParser(description="Train the zoo and diagnose it; goes on where it was stopped.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, a thread each")
     parser.add_argument("--sets", nargs="+", default=["chosen", "held out", "elsewhere"], help="only these")
+    parser.add_argument("--faults", nargs="+", help="only these")
     args = parser.parse_args()
     draw_data(ROOT / "data")
-    missing = [run for run in plan() if run.set in args.sets and not (run.folder / "result.json").is_file()]
+    wanted = [run for run in plan() if run.set in args.sets and run.fault in (args.faults or FAULTS)]
+    missing = [run for run in wanted if not (run.folder / "result.json").is_file()]
     with multiprocessing.get_context("spawn").Pool(args.jobs) as pool:
         for _ in tqdm(pool.imap_unordered(run_one, missing), total=len(missing), unit="run"):
             pass

@@ -18,9 +18,11 @@ from cyclegan_lib.study.diagnose import (
     Adapter,
     Finding,
     diagnose,
+    hidden,
     norm_at_the_output,
     probe,
     report,
+    variance_explained,
     weights,
 )
 from cyclegan_lib.trainer import Hook, Trainer
@@ -152,6 +154,36 @@ def test_pictures_from_zero_to_one_collapsed_and_inverted_ones_are_named():
     assert names(made(), {name: (p + 1) / 2 for name, p in samples.items()}) == ["pictures in [0, 1]"]
     assert names(made(), samples | {"fake_B": samples["fake_B"] * 0.01 + 0.3}) == ["mode collapse"]
     assert names(made(), samples | {"fake_B": -samples["fake_B"]}) == ["inverted colours"]
+
+
+def test_more_comes_back_than_the_fakes_show():
+    """Colours of A that are moved to another place in fake_B, and come back from there."""
+    samples, generator = pictures(), torch.Generator().manual_seed(1)
+    colours = torch.rand(16, 3, 1, 1, generator=generator) - 0.5
+    upper = torch.zeros(16, 3, 16, 16)
+    upper[:, :, :8] = 1
+    real_A = 0.05 * samples["real_A"] + colours * upper
+    moved = 0.05 * samples["real_A"] + colours * (1 - upper)
+    shown = {"real_A": real_A, "real_B": samples["real_B"], "fake_A": samples["fake_A"], "fake_B": moved}
+    assert names(made(), shown | {"rec_A": 0.9 * real_A}) == ["hides information"]
+    assert names(made(), shown | {"rec_A": 0.9 * real_A.flip(0)}) == [], "it does not come back"
+    assert names(made(), shown | {"fake_B": 0.3 - 0.5 * real_A, "rec_A": real_A}) != ["hides information"], "it is seen"
+    [evidence] = [finding.evidence for finding in hidden(shown | {"rec_A": real_A})]
+    assert "and from it 100% comes back" in evidence and evidence.startswith("of how real_A varies, fake_B shows ")
+
+
+def test_variance_explained_is_r_squared_by_a_slow_obvious_version():
+    generator = torch.Generator().manual_seed(0)
+    real, other = (torch.rand(9, 3, 8, 8, generator=generator) for _ in range(2))
+    other = other + real
+    explained = total = 0.0
+    for channel in range(3):
+        for i in range(0, 8, 2):
+            for j in range(0, 8, 2):
+                x, y = (some[:, channel, i : i + 2, j : j + 2].mean((1, 2)).double().numpy() for some in (real, other))
+                explained += np.corrcoef(x, y)[0, 1] ** 2 * x.var()
+                total += x.var()
+    assert variance_explained(real, other) == pytest.approx(explained / total, abs=1e-6)
 
 
 def test_fakes_as_alike_as_their_sources_are_no_collapse():

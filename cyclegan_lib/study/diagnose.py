@@ -26,6 +26,7 @@ REPAIRS = {
     "mode collapse": "is there a cycle loss, and does its gradient reach both generators? A lower learning rate helps",
     "discriminators won": "give the discriminators a lower learning rate or less width, or the generators more",
     "inverted colours": "add an identity loss (λ 5), or use another seed; no other loss prevents it: notebook 03",
+    "hides information": "part of a picture has no place in the other domain, and the cycle asks for it: notebook 09",
     "decay never came": "losses jitter to the end: let the learning rate fall to 0 over the second half",
     "fakes not detached": "hand the discriminators fake.detach(), or their loss trains the generators too",
     "frozen network": "call requires_grad_(True) again, and give the optimiser the parameters that are in use",
@@ -74,6 +75,7 @@ def _all_findings(history, samples, probe, gan_mode, total_steps):
         if samples and min(len(samples["real_A"]), len(samples["real_B"])) >= FEWEST_PICTURES:
             yield from collapsed(samples)
             yield from inverted(samples)
+            yield from hidden(samples)
         first, last = rows[0]["lr"], rows[-1]["lr"]
         if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
             yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
@@ -159,6 +161,26 @@ def inverted(samples):
         varies = min(values.std() for values in brightness) > 1e-6  # if not, there is no correlation
         if varies and (r := np.corrcoef(brightness)[0, 1]) < -0.3:
             yield Finding("inverted colours", f"the lighter {real}, the darker {fake}: a correlation of {r:.2f}")
+
+
+def hidden(samples):
+    """Does more come back from the fakes than they show?"""
+    for domain, other in ("AB", "BA"):
+        real, rows = samples[f"real_{domain}"], (samples[f"fake_{other}"], samples.get(f"rec_{domain}"))
+        if rows[1] is None:
+            continue
+        shown, returned = (variance_explained(real, row) for row in rows)
+        if shown < 0.5 * returned > 0.3:
+            evidence = f"of how real_{domain} varies, fake_{other} shows {shown:.0%} in the same places"
+            yield Finding("hides information", f"{evidence}, and from it {returned:.0%} comes back")
+
+
+def variance_explained(real, other):
+    """The share of the variance of `real` over pictures that `other`, place by place at 4 × 4 pixels, explains."""
+    x, y = (F.adaptive_avg_pool2d(pictures.double(), 4).flatten(1) for pictures in (real, other))
+    x, y = x - x.mean(0), y - y.mean(0)
+    left = (x * y).sum(0).square() / y.square().sum(0).clamp(min=1e-9)  # r² × the variance, in each place
+    return (left.sum() / x.square().sum().clamp(min=1e-9)).item()
 
 
 def probed(probe):
