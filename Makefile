@@ -64,7 +64,7 @@ elsewhere: venv  ## its two main arms on other pictures; needs pip install ".[op
 	$(PY) .ci/elsewhere.py $(ARGS)
 
 debugging: venv  ## the experiment behind notebook 06, fifty minutes on two cores: goes on where it was
-	$(PY) -m cyclegan_lib ablation --experiments background background_no_identity glass identity augmentation $(ARGS)
+	$(PY) -m cyclegan_lib ablation --experiments background background_no_identity glass identity batch augmentation $(ARGS)
 
 zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores: goes on where it was
 	$(PY) .ci/zoo.py $(ARGS)

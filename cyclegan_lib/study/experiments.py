@@ -93,6 +93,12 @@ DATA_EXPERIMENTS = {
     "glass": Experiment(3, GLASS, tuple(GLASS)[1:]),
     "identity": Experiment(3, {f"{data}, identity {weight:g}": dict(lambda_identity=weight, **changes)
                                for data, changes in ALIKE.items() for weight in (0.0, 5.0, 10.0)}),
+    # Why does the paper take batches of one?
+    "batch": Experiment(3, {
+        "batches of 4": {},
+        "batches of 1, as many steps": dict(batch_size=1),
+        "batches of 1, as many pictures": dict(batch_size=1, times=4),
+    }),
     "augmentation": Experiment(3, {f"{count} pictures, {name}": dict(num_train=count, no_augment=name != "augmented")
                                    for count in (400, 40) for name in ("augmented", "as they are")}),
 }  # fmt: skip
@@ -188,8 +194,8 @@ def run_of(args, seed, changes):
     options = {key: value for key, value in changes.items() if key not in {*DRAWN, *PASSED_IN}}
     steps = args.steps * changes.get("times", 1)
     name = "_".join([args.dataset_name, *(f"{key}_{value}" for key, value in drawn.items() if value != DRAWN[key])])
-    return Run(base_config(
+    return Run(base_config(**dict(
         dataset_name=name, data_root=args.data_root, output_root=args.work, resume="auto", overwrite=True,
         img_height=args.size, img_width=args.size, max_steps=steps, batch_size=args.batch_size,
-        device=args.device, precision=args.precision, seed=seed, **options,
-    ), drawn, passed_in)  # fmt: skip
+        device=args.device, precision=args.precision, seed=seed,
+    ) | options), drawn, passed_in)  # fmt: skip
