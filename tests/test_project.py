@@ -236,6 +236,11 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert len({row["seed"] for row in put_in}) == 3 and min(row["cycle_A"] for row in put_in) > scores[0]["floor_A"]
     wide = [row for row in scores if row["arm"] == "scale 10"]
     assert min(row[f"cycle_{d}"] for row in wide for d in "AB") > 0.23
+    three = [row["cycle_A"] < scores[0]["floor_A"] for row in scores if row["arm"] == "scale 3"]
+    assert len(three) == 3 and sum(three) == 1 and "one run of three ends with a cycle_A below 0.192" in readme
+    batch = by_arm(scores, "output_norm", ["background_error"])["batch"]["background_error"][0]
+    without = by_arm(scores, "output_norm", ["background_error"])["none"]["background_error"][0]
+    assert all(more > less for more, less in zip(batch, without, strict=True)) and len(batch) == 5  # "in every seed"
     halves, nothing = (by_arm(scores, name, ["background_error"]) for name in ("half", "output_norm"))
     for half in ("mean_only", "scale_only"):
         assert min(halves[half]["background_error"][0]) > max(nothing["none"]["background_error"][0])
