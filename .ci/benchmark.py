@@ -1,7 +1,8 @@
 """The textbook step against ours, on this machine: `make benchmark`.
 
     data/benchmark/<machine>.json   what was measured, with the machine and its versions
-    data/benchmark/cost.png and the README's tables are made from it, see `tell.py`
+    data/benchmark/cost.png, and the tables in the README and in data/benchmark/README.md,
+    are made from it, see `tell.py`
 
 Every part is written as soon as it is measured, and is not measured again: a benchmark that
 was stopped continues. There is no time of day in the file.
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tell import GOOD, summary, write_figure, write_readme
+from tell import GOOD, summary, write_figure, write_readmes
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm.auto import tqdm
 
@@ -368,7 +369,7 @@ def main(argv=None):
         print(summary(results.found))
         if "cost" in results.found:
             write_figure(results.found, args.output / "cost.png")
-            write_readme()
+            write_readmes()
         print(results.path)
 
 

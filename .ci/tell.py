@@ -1,4 +1,4 @@
-"""What `make benchmark` measured, as the README tells it: tables, and a figure."""
+"""What `make benchmark` measured, told in data/benchmark/README.md and, shorter, in the README; and a figure."""
 
 import json
 import re
@@ -26,16 +26,31 @@ NAMES = {
 
 
 def summary(found):
-    """All that a benchmark's file holds, in words and tables, as the README has it."""
+    """All that a benchmark's file holds, in words and tables, as data/benchmark/README.md has it."""
     parts = [f"**{found['machine']}**, torch {found['torch']}:"]
     parts += [steps_table(found["rows"]), loader_table(found["loader"])]
-    if reached := [row for row in found.get("quality", []) if row["steps"]]:
-        rates = ", ".join(f"{row['steps']} steps ({row['seconds']:.0f} s)" for row in reached)
-        looked = f"To a success_rate of {GOOD} on water2wine (looked at every 100 steps)"
-        parts.append(f"{looked}: {rates}, of {len(found['quality'])} seeds.")
+    parts += to_quality(found)
     if any(row["pixels"] == 256 for row in found["rows"]):
         parts.append(hours_table(found))
     return "\n\n".join(parts)
+
+
+def short(found):
+    """The times alone, as the README has them: tables as narrow as a phone."""
+    parts = [f"**{found['machine']}**, torch {found['torch']}:"]
+    parts += [steps_table(found["rows"], SHORT), *to_quality(found)]
+    if any(row["pixels"] == 256 for row in found["rows"]):
+        parts.append(hours_table(found, columns=2))
+    return "\n\n".join(parts)
+
+
+def to_quality(found):
+    """How long it takes to a good translation, if that was measured."""
+    if reached := [row for row in found.get("quality", []) if row["steps"]]:
+        rates = ", ".join(f"{row['steps']} steps ({row['seconds']:.0f} s)" for row in reached)
+        looked = f"To a success_rate of {GOOD} on water2wine (looked at every 100 steps)"
+        return [f"{looked}: {rates}, of {len(found['quality'])} seeds."]
+    return []
 
 
 def table(*rows):
@@ -51,13 +66,18 @@ def loader_table(found):
     return table(*rows)
 
 
-def steps_table(found):
-    rows = [("pixels", "batch", "precision", "textbook", "ours", "ratio", "of the peak", "memory")]
+STEPS = ("pixels", "batch", "precision", "textbook", "ours", "ratio", "of the peak", "memory")
+SHORT = ("pixels", "precision", "textbook", "ours")
+
+
+def steps_table(found, columns=STEPS):
+    rows = [columns]
     for row in found:
         times = f"{row['textbook_ms']:.0f} ms", f"{row['ours_ms']:.0f} ms", f"{row['ratio']:.2f}"
         memory = "" if row["peak_memory_mb"] is None else f"{row['peak_memory_mb']} MB"
         setting = str(row["pixels"]), str(row["batch"]), row["precision"]
-        rows.append((*setting, *times, f"{row['share_of_peak']:.0%}", memory))
+        cells = dict(zip(STEPS, (*setting, *times, f"{row['share_of_peak']:.0%}", memory), strict=True))
+        rows.append(tuple(cells[column] for column in columns))
     return table(*rows)
 
 
@@ -74,14 +94,15 @@ def estimate_hours(cost_gflop, epochs=200):
     }
 
 
-def hours_table(found):
+def hours_table(found, columns=4):
     """The paper's 200 epochs of horse2zebra at 256 pixels: on GPUs (estimated), and here (from a measured step)."""
     here = [row for row in found["rows"] if row["pixels"] == 256][-1]
-    rows = [("200 epochs of horse2zebra, 256 pixels", "16-bit peak", "time", "")]
+    rows = [("200 epochs of horse2zebra, 256 pixels", "time", "", "16-bit peak")]
     for name, (least, most) in estimate_hours(here["gflop"]).items():
-        rows.append((name, f"{DATA_SHEETS[name]} TFLOP/s", f"{least:.1f} to {most:.1f} hours", "estimate"))
+        rows.append((name, f"{least:.1f} to {most:.1f} hours", "estimate", f"{DATA_SHEETS[name]} TFLOP/s"))
     days = here["ours_ms"] / 1000 * HORSE2ZEBRA * 200 / 86400
-    return table(*rows, (found["machine"], "", f"{days:.0f} days", "266,800 times the step above"))
+    rows.append((found["machine"], f"{days:.0f} days", "266,800 times the step above", ""))
+    return table(*(row[:columns] for row in rows))
 
 
 def write_figure(found, path):
@@ -135,9 +156,11 @@ def loader_panel(axes, loader):
     axes.set_title("the loader's memory in MB:\nnone beyond its budget", fontsize=10.5)
 
 
-def write_readme():
-    """The README's tables, from all that was measured."""
-    readme, files = ROOT / "README.md", sorted((ROOT / "data" / "benchmark").glob("*.json"))
-    text = "\n\n".join(summary(json.loads(path.read_text())) for path in files)
+def write_readmes():
+    """Both READMEs' tables, from all that was measured."""
+    folder = ROOT / "data" / "benchmark"
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     between = re.compile(r"(<!-- measured: make benchmark -->\n).*?(<!-- end -->)", re.S)
-    write_atomic(readme, between.sub(lambda found: f"{found[1]}{text}\n{found[2]}", readme.read_text()))
+    for readme, told in ((ROOT / "README.md", short), (folder / "README.md", summary)):
+        text = "\n\n".join(map(told, found))
+        write_atomic(readme, between.sub(lambda match, text=text: f"{match[1]}{text}\n{match[2]}", readme.read_text()))

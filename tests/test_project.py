@@ -75,7 +75,10 @@ OTHERS = {"junyanz/pytorch-CycleGAN-and-pix2pix", "eriklindernoren/PyTorch-GAN",
     [
         "README.md",
         "CITATION.cff",
+        ".ci/README.md",
         "data/README.md",
+        "data/ablation/README.md",
+        "data/benchmark/README.md",
         "notebooks/README.md",
         "playground.ipynb",
         *(f"notebooks/{path.name}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))),
@@ -128,29 +131,46 @@ def test_the_address_command(tmp_path):
         assert (tmp_path / name).read_bytes() == (ROOT / name).read_bytes(), "not undone by the way back"
 
 
-# What the README says
+# What the READMEs say
+
+
+def table_of(text, first):
+    """The table whose first column is called `first` → {row: {column: cell}}."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {first} |"))
+    end = next(number for number in range(start, len(lines) + 1) if not lines[number : number + 1] or not lines[number])
+    head, _, *rows = (
+        [cell.replace("<wbr>", "").strip(" ↑↓") for cell in line.split("|")[1:-1]] for line in lines[start:end]
+    )
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
 
 def test_the_readmes_figures_are_those_of_the_committed_runs():
-    readme = (ROOT / "README.md").read_text()
+    readme, of_data = (ROOT / "README.md").read_text(), (ROOT / "data" / "README.md").read_text()
     record = json.loads((ROOT / "data" / "demo" / "scores.json").read_text())
     labels = dict(demo_none_0="seed 0", demo_none_1="seed 1", demo_none_2="seed 2")
     labels |= dict(demo_instance_0="with the norm, seed 0", textbook="public defaults")
     for run, label in (labels | dict(textbook_small="small networks, textbook settings")).items():
-        row = next(line for line in readme.splitlines() if line.startswith(f"| {label} |"))
         names = ("success_rate", "background_error", "liquid_error", "cycle_A", "cycle_B")
-        shown = [f"{record[run][name]:.3f}" for name in names] + [f"{record[run]['seconds_training']:.0f}"]
-        assert [cell.strip() for cell in row.split("|")[2:8]] == shown
+        shown = {name: f"{record[run][name]:.3f}" for name in names}
+        shown["seconds"] = f"{record[run]['seconds_training']:.0f}"
+        assert table_of(of_data, "run")[label] == shown
+        assert table_of(readme, "run")[label].items() <= shown.items()
+    assert table_of(readme, "run").keys() == table_of(of_data, "run").keys()
+    assert table_of(readme, "run")["seed 0"].keys() == {"success_rate", "background_error"}
+    seconds = [f"{record[f'demo_none_{seed}']['seconds_training']:.0f}" for seed in range(3)]
+    assert f"The three seeds took {seconds[0]}, {seconds[1]} and {seconds[2]} seconds" in readme
+    assert f"only 270 steps in about that time ({record['textbook']['seconds_training']:.0f} seconds)" in readme
     losses = [f"{record[run]['loss_D']:.2f}" for run in ("demo_instance_0", "demo_none_0")]
     assert f"their loss is {losses[0]} at the end, against {losses[1]} without the norm" in readme
     tint = [f"{record[f'demo_none_{seed}']['background_error_without_shift']:.3f}" for seed in range(3)]
-    assert f"would be {tint[0]}, {tint[1]} and {tint[2]}" in readme
+    assert f"would be {tint[0]}, {tint[1]} and {tint[2]}" in of_data
     for run in ("demo_none_0", "demo_none_1", "demo_none_2", "demo_instance_0"):
         config, demo = record[run]["config"], demo_config()
         same = ("lr", "lambda_identity", "lambda_cycle", "base_channels", "num_residual", "num_epochs", "batch_size")
         assert all(config[name] == getattr(demo, name) for name in same)
     for d in "AB":
-        assert f"{record['demo_none_0'][f'floor_{d}']:.3f}" in readme
+        assert all(f"{record['demo_none_0'][f'floor_{d}']:.3f}" in text for text in (readme, of_data))
         assert record["demo_instance_0"][f"cycle_{d}"] > record["demo_instance_0"][f"floor_{d}"]
         assert all(record[f"demo_none_{seed}"][f"cycle_{d}"] < record["demo_none_0"][f"floor_{d}"] for seed in range(3))
 
@@ -173,13 +193,24 @@ EVIDENCE = {
 def test_the_readmes_evidence_is_the_committed_tables():
     readme, scores = (ROOT / "README.md").read_text(), read_table(ROOT / "data" / "ablation" / "scores.csv")
     columns = ("cycle_A", "cycle_B", "success_rate", "liquid_error", "background_error", "loss_D", "colour_accuracy")
-    assert f"| before the tanh | seeds | {' | '.join(columns)} |" in readme
+    complete = (ROOT / "data" / "ablation" / "README.md").read_text()
+    assert f"| before the tanh | seeds | {' | '.join(columns)} |" in complete
+    shown, rows = table_of(readme, "before the tanh"), table_of(complete, "before the tanh")
+    assert rows.keys() == set(EVIDENCE.values())
+    assert {"nothing", "InstanceNorm", "BatchNorm", "only the mean subtracted"} < shown.keys()
+    for name, cells in shown.items():  # the most telling ones: the same cells as in the table of all
+        assert cells.keys() == {"cycle_A", "background_error"} and cells.items() <= rows[name].items()
+        assert rows[name]["seeds"] == "5"
+    success = [rows[name]["success_rate"] for name in ("nothing", "InstanceNorm")]
+    assert "a mean over five seeds" in readme
+    assert f"success_rate is {success[0]} with nothing and {success[1]} with InstanceNorm" in readme
     for (experiment, arm), name in EVIDENCE.items():
         found = by_arm(scores, experiment, columns)[arm]
         cells = [f"{mean:.3f} ± {half:.3f}" for _, (mean, half) in found.values()]
         count = len(found["cycle_A"][0])
-        assert f"| {name} | {count} | {' | '.join(cells)} |" in readme, name
-    assert f"The floors are {scores[0]['floor_A']:.3f} for cycle_A and {scores[0]['floor_B']:.3f} for cycle_B" in readme
+        assert f"| {name} | {count} | {' | '.join(cells)} |" in complete, name
+    floors = f"The floors are {scores[0]['floor_A']:.3f} for cycle_A and {scores[0]['floor_B']:.3f} for cycle_B"
+    assert floors in readme and floors in complete
     rows = [row for row in scores if (row["experiment"], row["arm"]) == ("output_norm", "none")]
     mean, half = mean_and_interval([1 - row["cycle_A"] / row["floor_A"] for row in rows])
     demo = json.loads((ROOT / "data" / "demo" / "scores.json").read_text())
@@ -205,6 +236,11 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert len({row["seed"] for row in put_in}) == 3 and min(row["cycle_A"] for row in put_in) > scores[0]["floor_A"]
     wide = [row for row in scores if row["arm"] == "scale 10"]
     assert min(row[f"cycle_{d}"] for row in wide for d in "AB") > 0.23
+    three = [row["cycle_A"] < scores[0]["floor_A"] for row in scores if row["arm"] == "scale 3"]
+    assert len(three) == 3 and sum(three) == 1 and "one run of three ends with a cycle_A below 0.192" in readme
+    batch = by_arm(scores, "output_norm", ["background_error"])["batch"]["background_error"][0]
+    without = by_arm(scores, "output_norm", ["background_error"])["none"]["background_error"][0]
+    assert all(more > less for more, less in zip(batch, without, strict=True)) and len(batch) == 5  # "in every seed"
     halves, nothing = (by_arm(scores, name, ["background_error"]) for name in ("half", "output_norm"))
     for half in ("mean_only", "scale_only"):
         assert min(halves[half]["background_error"][0]) > max(nothing["none"]["background_error"][0])
@@ -245,12 +281,17 @@ def test_what_the_readme_says_of_the_data_is_in_the_committed_tables():
 
 
 def test_the_readmes_benchmark_is_the_committed_one():
-    from benchmark import summary
+    from tell import short, summary
 
-    readme, files = (ROOT / "README.md").read_text(), sorted((ROOT / "data" / "benchmark").glob("*.json"))
-    assert files and (ROOT / "data" / "benchmark" / "cost.png").is_file()
+    readme, folder = (ROOT / "README.md").read_text(), ROOT / "data" / "benchmark"
+    complete, files = (folder / "README.md").read_text(), sorted(folder.glob("*.json"))
+    assert files and (folder / "cost.png").is_file()
     for path in files:
-        assert summary(json.loads(path.read_text())) in readme, path.name
+        found = json.loads(path.read_text())
+        assert summary(found) in complete, path.name
+        assert short(found) in readme, path.name
+        assert {row["batch"] for row in found["rows"] if row["pixels"] > 64} == {1}
+        assert {row["batch"] for row in found["rows"] if row["pixels"] == 64} == {4}
 
 
 def test_commands_to_train_are_the_demos():
@@ -269,13 +310,32 @@ def test_commands_to_train_are_the_demos():
             assert dataclasses.replace(config, **as_demo) == demo, line
 
 
+def anchors(path):
+    """The names that GitHub gives to a file's headings."""
+    headings = re.findall(r"^#+ (.*)", path.read_text(), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 def test_links_and_pictures_of_the_readmes_are_there():
-    for path in (ROOT / "README.md", ROOT / "data" / "README.md", ROOT / "notebooks" / "README.md"):
+    readmes = [ROOT / ".ci" / "README.md", *(ROOT / name / "README.md" for name in ("", "data", "notebooks"))]
+    readmes += [ROOT / "data" / name / "README.md" for name in ("ablation", "benchmark", "debugging", "elsewhere")]
+    for path in readmes:
         for alt, link in re.findall(r"(!?\[[^\]]*\])\(([^)]+)\)", path.read_text()):
-            if link.startswith(("http", "#")):
+            if link.startswith("http"):
                 continue
-            assert (path.parent / link.split("#")[0]).exists(), link
+            file, _, anchor = link.partition("#")
+            target = path.parent / file if file else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
             assert not alt.startswith("!") or len(alt) > 20, f"no alt text for {link}"
+
+
+def test_the_maintainers_readme_names_every_target_and_script():
+    text, makefile = (ROOT / ".ci" / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    assert table_of(text, "target").keys() == {f"`{name}`" for name in re.findall(r"^([\w-]+):(?!=)", makefile, re.M)}
+    scripts = {path.name for path in (ROOT / ".ci").iterdir() if path.is_file() and path.suffix != ".md"}
+    assert table_of(text, "script").keys() == {f"`{name}`" for name in scripts}
+    assert ".ci/README.md" in (ROOT / "README.md").read_text()
 
 
 def modules():
