@@ -342,7 +342,7 @@ def test_the_reveal_names_the_fault_its_evidence_and_its_repair(game):
     game.button.click()
     assert game.verdict == said and game.points == 0, "there is one answer"
     game.next.click()
-    assert "fixed pairs" not in game.verdict and not game.button.disabled
+    assert "fixed pairs" not in game.verdict and game.answer.value == "" and not game.button.disabled
 
 
 def test_the_game_says_where_diagnose_is_silent(game):

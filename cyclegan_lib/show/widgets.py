@@ -304,10 +304,10 @@ class FaultGame:
     @property
     def verdict(self):
         """What is said of this case, and the score."""
-        number, played = self.case.value, len(self.reveals)
+        number, count = self.case.value, len(self.reveals)
         now = f"Case {number}: a right answer now scores {4 - len(self.used[number])}."
         score = (
-            f"Your score: {self.points} of {4 * played}. diagnose, with all three tests: {self.its_points} of {played}"
+            f"Your score: {self.points} of {4 * count}. diagnose, with all three tests: {self.its_points} of {count}"
         )
         silent = f"; it is silent on {', '.join(sorted(self.silent))}" if self.silent else ""
         return f"{self.reveals.get(number, now)}\n{score}{silent}."
@@ -323,15 +323,13 @@ class FaultGame:
 
     def _seen(self, number, test):
         """A widget with what a test shows of a case."""
-        history, samples, probe = self.kept(case_of(number, self.cases))
+        run = self.kept(case_of(number, self.cases))
         if test == "probe":
-            found = "; ".join(finding.evidence for finding in probed(probe)) or "nothing unusual"
+            found = "; ".join(finding.evidence for finding in probed(run[2])) or "nothing unusual"
             return ipw.HTML(html.escape(f"The probe: {found}."))
-        picture, title = Picture(936), f"Case {number}: {test}"
-        if test == "pictures":
-            picture.draw(plots.pictures_beside_healthy(samples, self.healthy[1], title))
-        else:
-            picture.draw(plots.curves_beside_healthy(history, self.healthy[0], title))
+        part, draw = (1, plots.pictures_beside_healthy) if test == "pictures" else (0, plots.curves_beside_healthy)
+        picture = Picture(936)
+        picture.draw(draw(run[part], self.healthy[part], f"Case {number}: {test}"))
         return picture.widget
 
     def _use(self, test):
@@ -350,4 +348,5 @@ class FaultGame:
         self.reveals[number] = f"Case {number}: {said} {fault} ({points} of 4 points). What shows it: {why}"
         self.points, self.its_points = self.points + points, self.its_points + (next(iter(found), "healthy") == fault)
         self.silent |= set() if found else {fault} - {"healthy"}
+        self.answer.value = ""
         self._show()
