@@ -181,7 +181,7 @@ def test_on_an_older_python_it_says_so_before_anything_is_installed(alone, monke
     assert not alone
 
 
-TRAINING = [path for path in NOTEBOOKS if path.stem[:2] not in ("01", "06")]  # nothing is trained in those
+TRAINING = [path for path in NOTEBOOKS if path.stem[:2] not in ("01", "06", "07")]  # nothing is trained in those
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
@@ -252,7 +252,7 @@ def test_a_training_may_be_stopped_in_its_first_epoch_and_any_cell_be_repeated(
 
 
 def test_the_call_that_07_recommends_finds_every_fault_of_its_table():
-    names = definitions(numbered(7), "FAULTS", "ZOO", HOME=ROOT, STEPS=300, Path=Path, __name__="notebook 07")
+    names = definitions(numbered(7), "FAULTS", "ZOO", HOME=ROOT, Path=Path, __name__="notebook 07")
     codes = re.findall(r"```python\n(.*?)```", "\n".join(markdown(numbered(7))), re.S)
     [call] = [code for code in codes if "diagnose(" in code]
     for fault, wrong in names["FAULTS"].items():

@@ -13,6 +13,7 @@ from cyclegan_lib.errors import UserError
 from cyclegan_lib.models import Generator, init_weights
 from cyclegan_lib.pictures import weights as weights_module
 from cyclegan_lib.pictures.translate import translate_image
+from cyclegan_lib.show import plots
 from cyclegan_lib.show.training import SampleSheets, TrainingControls
 from cyclegan_lib.show.widgets import (
     ConfoundingExplorer,
@@ -24,9 +25,11 @@ from cyclegan_lib.show.widgets import (
     TrainingScrubber,
     TranslationExplorer,
     WeightsExplorer,
+    case_of,
 )
+from cyclegan_lib.study.diagnose import REPAIRS
 from cyclegan_lib.study.floor import LARGEST_MEAN, output_norm_floor
-from cyclegan_lib.trainer import Hook, Trainer
+from cyclegan_lib.trainer import Trainer
 from cyclegan_lib.water2wine.scenes import arranged_scene, render
 
 
@@ -257,34 +260,109 @@ def title_of(explorer):
     return explorer.figure().texts[-1].get_text()
 
 
-def test_the_game_trains_probes_and_judges(tiny_config):
-    rows = [{"step": step, "lr": 1e-3, "cycle_A": 0.2, "loss_D": 0.2, "adversarial": 0.3} for step in range(1, 31)]
-    samples = {name: torch.zeros(4, 3, 32, 32) for name in ("real_A", "fake_B", "rec_A")}
-    seen = {"reached": ["G_AB"], "mixed": [], "unmoved": [], "same_crops": 0.04, "same_pairs": 1.0}
-    played, said = [], set()
+GAMES = {"healthy": "nothing differs.", "fixed pairs": "", "no identity loss": "no curve. Repair: add one."}
 
-    class Watch(Hook):
-        def after_step(self, trainer):
-            said.add(game.verdict)
 
-    def play(number, hook):
-        played.append(number)
-        Trainer(tiny_config(num_epochs=10), [hook, Watch()]).run()
-        return "fixed pairs", rows, samples, seen
+def run_of(fault):
+    """Rows, samples and a probe of a run with one of `GAMES`."""
+    losses = dict(lr=1e-3, loss_G=4.6, cycle_A=0.2, cycle_B=0.2, loss_D=0.2, adversarial=0.3, identity=0.1)
+    losses |= {"identity": None} if fault == "no identity loss" else {}
+    rows = [{"step": step, **losses} for step in range(1, 31)]
+    samples = {name: torch.full((4, 3, 32, 32), -0.5) for name in ("real_A", "fake_B", "rec_A", "real_B", "fake_A")}
+    return rows, samples, dict(reached=[], mixed=[], unmoved=[], same_crops=0.04, same_pairs=fault == "fixed pairs")
 
-    game = FaultGame(play, (rows, samples), ["healthy", "fixed pairs"])
-    assert game.probe.disabled and game.answer.disabled, "there is nothing to judge yet"
-    before, game.case.value = game.picture.widget.value, 12
-    game.train.click()
-    assert "step 25 of 30" in said
-    assert played == [12] and game.picture.widget.value != before and game.answer.value == ""
-    assert "Case 12" in game.figure().texts[-1].get_text() and "pairs" not in game.verdict, "it is not given away"
-    assert not game.probe.disabled and not game.answer.disabled
-    game.probe.click()
-    assert "gradients in G_AB; 100% of the A have the same B" in game.verdict and "crop" not in game.verdict
-    game.answer.value = "healthy"
-    assert game.verdict == "not healthy: look again"
+
+@pytest.fixture
+def game():
+    return FaultGame(run_of, run_of("healthy"), GAMES)
+
+
+def play(game, fault, answer, *tests):
+    """Answer the next case that has this fault, after some tests. Returns what the game says."""
+    game.case.value = next(n for n in range(1, 99) if case_of(n, GAMES) == fault and n not in game.reveals)
+    for test in tests:
+        game.tests[test].click()
+    game.answer.value = answer
+    game.button.click()
+    return game.verdict
+
+
+def test_the_cases_are_the_same_for_everybody_and_each_fault_comes_once_a_round():
+    faults = [f"fault {n}" for n in range(15)]
+    order = [case_of(number, faults) for number in range(1, 61)]
+    assert order == [case_of(number, faults[::-1]) for number in range(1, 61)]
+    rounds = [order[start : start + 15] for start in range(0, 60, 15)]
+    assert all(sorted(some) == sorted(faults) for some in rounds) and len(set(map(tuple, rounds))) == 4
+    assert order[:3] == ["fault 8", "fault 14", "fault 7"], "the same after an update of Python"
+
+
+def test_a_case_begins_with_nothing_but_its_number(game):
+    assert game.evidence.children == () and game.answer.value == ""
+    assert game.verdict.startswith("Case 1: a right answer now scores 4.")
+    assert not any(fault in game.message.value for fault in GAMES)
+    assert not any(control.disabled for control in (*game.tests.values(), game.answer, game.button))
+
+
+def test_a_test_costs_a_point_once_and_what_it_showed_stays(game):
+    game.case.value = next(n for n in range(1, 9) if case_of(n, GAMES) == "fixed pairs")
+    for _ in range(2):
+        game.tests["probe"].click()
+    [said] = game.evidence.children
+    assert "100% of the A have the same B" in said.value and "fixed pairs" not in said.value
+    assert "now scores 3." in game.verdict and game.tests["probe"].disabled and not game.tests["pictures"].disabled
+    game.tests["pictures"].click()
+    picture, still = game.evidence.children
+    assert still is said and bytes(picture.value).startswith(b"\x89PNG") and "now scores 2." in game.verdict
+    game.next.click()
+    assert game.evidence.children == () and "now scores 4." in game.verdict
+    game.case.value -= 1
+    assert game.evidence.children == (picture, said), "and going away and back does not refund it"
+
+
+def test_the_probe_of_a_healthy_case_says_so(game):
+    play(game, "healthy", "", "probe")
+    assert game.evidence.children[0].value == "The probe: nothing unusual." and not game.reveals
+
+
+def test_a_right_answer_scores_one_and_one_for_each_test_that_was_not_used(game):
+    for used, points in ((), 4), (("probe",), 3), (("probe", "pictures"), 2), (game.tests, 1):
+        before = game.points
+        said = play(game, "fixed pairs", "fixed pairs", *used)
+        assert game.points - before == points and f"right, it is fixed pairs ({points} of 4 points)" in said
+    assert "Your score: 10 of 16. diagnose, with all three tests: 4 of 4." in game.verdict
+
+
+def test_the_reveal_names_the_fault_its_evidence_and_its_repair(game):
+    said = play(game, "fixed pairs", "healthy", "loss curves")
+    assert "not healthy: it is fixed pairs (0 of 4 points)" in said and "Your score: 0 of 4." in said
+    assert "100% of the A have the same B" in said and f"Repair: {REPAIRS['fixed pairs']}" in said
+    assert len(game.evidence.children) == 3 and game.answer.value == "", "with all of the evidence"
+    assert all(control.disabled for control in (*game.tests.values(), game.answer, game.button))
     game.answer.value = "fixed pairs"
-    assert game.verdict == "right! It is: fixed pairs"
-    game.train.click()
-    assert played == [12, 12] and game.verdict.startswith("trained")
+    game.button.click()
+    assert game.verdict == said and game.points == 0, "there is one answer"
+    game.next.click()
+    assert "fixed pairs" not in game.verdict and not game.button.disabled
+
+
+def test_the_game_says_where_diagnose_is_silent(game):
+    assert "silent" not in play(game, "healthy", "healthy")
+    said = play(game, "no identity loss", "no identity loss", "loss curves")
+    assert said.endswith(
+        "Your score: 7 of 8. diagnose, with all three tests: 1 of 2; it is silent on no identity loss."
+    )
+    assert "right, it is no identity loss (3 of 4 points). What shows it: no curve. Repair: add one." in said
+
+
+def test_the_figures_of_the_game_say_what_a_run_has_not():
+    healthy, case = run_of("healthy"), run_of("no identity loss")
+    figure = plots.curves_beside_healthy(case[0], healthy[0], "Case 1")
+    panels = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    assert len(panels) == 6
+    for name, axes in panels.items():
+        missing = name == "identity loss"
+        curves = [line for line in axes.lines if line.get_label() in ("this run", "a healthy run")]
+        assert len(curves) == 2 - missing and ("this run has none" in [t.get_text() for t in axes.texts]) == missing
+    case[1]["fake_A"][3] = 0.5
+    shown = [axes.get_images()[0].get_array() for axes in plots.pictures_beside_healthy(case[1], healthy[1], "").axes]
+    assert len(shown) == 5 * 9 and np.allclose(shown[-1], 0.75) and np.allclose(shown[-6], 0.25)

@@ -4,6 +4,7 @@ import io
 import re
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -233,26 +234,40 @@ def arms_at_end(groups, columns, floors, title):
     return figure
 
 
+BESIDE = {  # {loss: its name in figures beside a healthy run, and where a dotted line is drawn}
+    "cycle_A": ("cycle loss of A", None), "loss_D": ("discriminators' loss", 0.25),
+    "identity": ("identity loss", None), "adversarial": ("adversarial loss", 0.25),
+    "loss_G": ("generators' loss: the weighted sum", None), "lr": ("learning rate", 0),
+}  # fmt: skip
+
+
+def _beside(axes, loss, history, healthy_history):
+    """One loss of a run, and of a healthy one; it has the same axes in every figure."""
+    name, level = BESIDE[loss]
+    if level is not None:
+        axes.axhline(level, color="black", linestyle=":", linewidth=1)
+        axes.text(1.005, level, f"{level:g}", fontsize=8, va="center", transform=axes.get_yaxis_transform())
+    if history[0][loss] is None:
+        axes.text(0.5, 0.8, "this run has none", fontsize=8, ha="center", transform=axes.transAxes)
+    smooth, highest = 1 if loss == "lr" else 25, 1.15 * healthy_history[0]["lr"]
+    _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", smooth, raw=False)
+    _curve(axes, history, loss, "black", "this run", smooth, raw=False)
+    limits = {"lr": (-highest, highest), "loss_G": (0, 20)}
+    axes.set(xlim=(0, healthy_history[-1]["step"]), ylim=limits.get(loss, (0, 1.05)))
+    axes.tick_params(labelsize=8)
+    axes.set_title(name, fontsize=9, loc="left", pad=3)
+
+
 def beside_healthy(history, samples, healthy_history, healthy_samples, title):
     """A run, its `history.jsonl` and its `Trainer.sheet`, beside a healthy one: losses, and four pictures of A.
 
     All axes are the same in every such figure. Dotted: 0.25, where a discriminator cannot tell (notebook 03), and 0.
     """
     figure = Figure(figsize=(10.4, 5.9))
-    panels = {"cycle_A": ("cycle loss of A", None), "loss_D": ("discriminators' loss", 0.25),
-              "adversarial": ("adversarial loss", 0.25), "lr": ("learning rate", 0)}  # fmt: skip
-    highest = 1.15 * healthy_history[0]["lr"]
-    for number, (loss, (name, level)) in enumerate(panels.items()):
+    for number, loss in enumerate(("cycle_A", "loss_D", "adversarial", "lr")):
         axes = figure.add_axes([0.055, 0.765 - 0.232 * number, 0.395, 0.165])
-        if level is not None:
-            axes.axhline(level, color="black", linestyle=":", linewidth=1)
-            axes.text(1.005, level, f"{level:g}", fontsize=8, va="center", transform=axes.get_yaxis_transform())
-        smooth = 1 if loss == "lr" else 25
-        _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", smooth, raw=False)
-        _curve(axes, history, loss, "black", "this run", smooth, raw=False)
-        axes.set(xlim=(0, healthy_history[-1]["step"]), ylim=(-highest, highest) if loss == "lr" else (0, 1.05))
-        axes.tick_params(labelsize=8, labelbottom=loss == "lr")
-        axes.set_title(name, fontsize=9, loc="left", pad=3)
+        _beside(axes, loss, history, healthy_history)
+        axes.tick_params(labelbottom=loss == "lr")
     axes.set_xlabel("training step", fontsize=8, labelpad=1)
     axes.legend(fontsize=8, loc="lower left")
     rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"],
@@ -264,6 +279,25 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title):
         _picture_row(figure, name, pictures[:4], left, bottom, side, side, gap)
     _write(figure, 5.2, 5.83, title, 11.5, va="top")
     return figure
+
+
+def curves_beside_healthy(history, healthy_history, title):
+    """All losses of a run and its learning rate, beside those of a healthy one, with the axes of `beside_healthy`."""
+    figure = Figure(figsize=(10.4, 5), layout="constrained")
+    for axes, loss in zip(figure.subplots(3, 2, sharex=True).flat, BESIDE, strict=True):
+        _beside(axes, loss, history, healthy_history)
+    axes.legend(fontsize=8, loc="lower left")
+    figure.supxlabel("training step", fontsize=9)
+    figure.suptitle(title, fontsize=11.5)
+    return figure
+
+
+def pictures_beside_healthy(samples, healthy_samples, title):
+    """Four test pictures of each domain and what became of them: left in a healthy run, right in this one."""
+    gap = torch.ones_like(samples["real_A"][:1])
+    names = ("real_A", "fake_B", "rec_A", "real_B", "fake_A")
+    rows = {name: torch.cat([healthy_samples[name][:4], gap, samples[name][:4]]) for name in names}
+    return picture_rows(rows, title, ["a healthy run", *[""] * 4, "this run"], picture_inches=0.96)
 
 
 def _above(figure, pictures, left=0.01, bottom=0.48, width=0.99, height=0.44):

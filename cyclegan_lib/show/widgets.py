@@ -6,6 +6,7 @@ runs without a person.
 
 import functools
 import html
+import random
 import tempfile
 from pathlib import Path
 
@@ -20,11 +21,9 @@ from cyclegan_lib.pictures.collect import from_folders
 from cyclegan_lib.pictures.crops import write_crops
 from cyclegan_lib.pictures.translate import translate_image
 from cyclegan_lib.pictures.weights import OFFICIAL_NAMES, load_generator
-from cyclegan_lib.runs.log import FLUSH_STEPS
 from cyclegan_lib.show import plots
-from cyclegan_lib.study.diagnose import probed
+from cyclegan_lib.study.diagnose import REPAIRS, diagnose, probed
 from cyclegan_lib.study.floor import LARGEST_MEAN, closest_reachable, output_norm_floor
-from cyclegan_lib.trainer import Hook
 from cyclegan_lib.water2wine.scenes import GLASSES, LIQUIDS, arranged_scene, render
 
 
@@ -270,50 +269,84 @@ class OwnPictures:
         return path
 
 
-class FaultGame(Hook):
-    """Trainings with a hidden fault: look at curves, pictures and a probe, and name it. `box` is the widget to show.
+def case_of(number, faults):
+    """The fault of a case, the same for everybody. Each fault comes once before one comes again."""
+    rounds, place = divmod(number - 1, len(faults))
+    return random.Random(rounds).sample(sorted(faults), len(faults))[place]
 
-    `play` is a function, (case number, hook for its `Trainer`) → (name of the fault, history, samples, probe);
-    `healthy` is (history, samples) of a healthy run, and `names` are those of the faults to choose from.
+
+class FaultGame:
+    """Name the hidden fault of a finished training with as few of three tests as you can. `box` is the widget to show.
+
+    Args:
+        kept: fault → (history, samples, what `probe` returned) of a run with it.
+        healthy: the same three of the healthy run that is shown beside it.
+        cases: {fault: what shows it and its repair, or "" where `diagnose` and `REPAIRS` say both}.
     """
 
-    def __init__(self, play, healthy, names):
-        self.play, self.healthy = play, healthy
-        self.case = ipw.BoundedIntText(1, min=1, max=999, **labelled("case number", 420))
-        self.train = ipw.Button(description="train it", button_style="primary")
-        self.probe = ipw.Button(description="probe", disabled=True)
-        self.answer = ipw.Dropdown(options=["", *names], value="", disabled=True, **labelled("the fault is", 420))
-        self.message, self.picture = ipw.HTML("choose a case and train it"), Picture(936)
-        self.train.on_click(lambda button: self._train())
-        self.probe.on_click(lambda button: self._probe())
-        self.answer.observe(lambda change: self._judge(change.new), "value")
-        top = ipw.HBox([self.case, self.train, self.probe])
-        self.box = ipw.VBox([top, self.answer, self.message, self.picture.widget])
+    def __init__(self, kept, healthy, cases):
+        self.kept, self.healthy, self.cases, self.seen = kept, healthy, cases, functools.cache(self._seen)
+        self.used, self.reveals, self.points, self.its_points, self.silent = {}, {}, 0, 0, set()
+        self.case = ipw.BoundedIntText(1, min=1, max=999, **labelled("case number", 250))
+        self.tests = {name: ipw.Button(description=name) for name in ("loss curves", "pictures", "probe")}
+        self.answer = ipw.Dropdown(options=["", *sorted(cases)], **labelled("the fault is", 420))
+        self.button, self.next = (ipw.Button(description=name) for name in ("this is it", "next case"))
+        self.message, self.evidence = ipw.HTML(), ipw.VBox()
+        self.case.observe(lambda change: self._show(), "value")
+        for test in self.tests.values():
+            test.on_click(self._use)
+        self.button.on_click(self._judge)
+        self.next.on_click(lambda button: setattr(self.case, "value", self.case.value + 1))
+        rows = (self.case, self.next), tuple(self.tests.values()), (self.answer, self.button)
+        self.box = ipw.VBox([*map(ipw.HBox, rows), self.message, self.evidence])
+        self._show()
 
     @property
     def verdict(self):
-        """What is said now."""
-        return self.message.value
+        """What is said of this case, and the score."""
+        number, count = self.case.value, len(self.reveals)
+        now = f"Case {number}: a right answer now scores {4 - len(self.used[number])}."
+        score = (
+            f"Your score: {self.points} of {4 * count}. diagnose, with all three tests: {self.its_points} of {count}"
+        )
+        silent = f"; it is silent on {', '.join(sorted(self.silent))}" if self.silent else ""
+        return f"{self.reveals.get(number, now)}\n{score}{silent}."
 
-    def figure(self):
-        """The case beside a healthy run."""
-        return plots.beside_healthy(*self.evidence[:2], *self.healthy, f"Case {self.case.value}: which fault is it?")
+    def _show(self):
+        number = self.case.value
+        used, solved = self.used.setdefault(number, set()), number in self.reveals
+        for name, test in self.tests.items():
+            test.disabled = solved or name in used
+        self.answer.disabled = self.button.disabled = solved
+        self.message.value = html.escape(self.verdict).replace("\n", "<br>")
+        self.evidence.children = tuple(self.seen(number, name) for name in self.tests if solved or name in used)
 
-    def after_step(self, trainer):
-        if trainer.step % FLUSH_STEPS == 0:
-            self.message.value = f"step {trainer.step} of {trainer.total_steps}"
+    def _seen(self, number, test):
+        """A widget with what a test shows of a case."""
+        run = self.kept(case_of(number, self.cases))
+        if test == "probe":
+            found = "; ".join(finding.evidence for finding in probed(run[2])) or "nothing unusual"
+            return ipw.HTML(html.escape(f"The probe: {found}."))
+        part, draw = (1, plots.pictures_beside_healthy) if test == "pictures" else (0, plots.curves_beside_healthy)
+        picture = Picture(936)
+        picture.draw(draw(run[part], self.healthy[part], f"Case {number}: {test}"))
+        return picture.widget
 
-    def _train(self):
+    def _use(self, test):
+        self.used[self.case.value].add(test.description)
+        self._show()
+
+    def _judge(self, button):
+        number, answer, fault = self.case.value, self.answer.value, case_of(self.case.value, self.cases)
+        if not answer or number in self.reveals:
+            return
+        findings = diagnose(*self.kept(fault), total_steps=self.healthy[0][-1]["step"])
+        found = {finding.fault: finding.evidence for finding in findings}
+        points = (4 - len(self.used[number])) * (answer == fault)
+        why = self.cases[fault] or f"{found[fault]}. Repair: {REPAIRS[fault]}."
+        said = "right, it is" if points else f"not {answer}: it is"
+        self.reveals[number] = f"Case {number}: {said} {fault} ({points} of 4 points). What shows it: {why}"
+        self.points, self.its_points = self.points + points, self.its_points + (next(iter(found), "healthy") == fault)
+        self.silent |= set() if found else {fault} - {"healthy"}
         self.answer.value = ""
-        self.fault, *self.evidence = self.play(self.case.value, self)
-        self.probe.disabled = self.answer.disabled = False
-        self.message.value = "trained: look at it, probe it, and name the fault"
-        self.picture.draw(self.figure())
-
-    def _probe(self):
-        found = [finding.evidence for finding in probed(self.evidence[2])]
-        self.message.value = f"the probe: {'; '.join(found) or 'nothing unusual'}"
-
-    def _judge(self, answer):
-        if answer:
-            self.message.value = f"right! It is: {answer}" if answer == self.fault else f"not {answer}: look again"
+        self._show()
