@@ -147,9 +147,8 @@ def row_of(run):
 def keep(run, name, folder):
     """Losses and pictures of a run, small, for the notebook."""
     samples, result = read(run)
-    rows = [
-        {key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()} for row in result["history"]
-    ]
+    history = result["history"][:: max(1, len(result["history"]) // 300)]
+    rows = [{key: float(f"{x:.4g}") if isinstance(x, float) else x for key, x in row.items()} for row in history]
     text = ",\n".join(map(json.dumps, rows))
     path = folder / file_name(name)
     write_atomic(path.with_suffix(".json"), f'{{"probe": {json.dumps(result["probe"])}, "history": [\n{text}]}}\n')

@@ -242,8 +242,9 @@ BESIDE = {  # {loss: its name in figures beside a healthy run, and where a dotte
 
 
 def _beside(axes, loss, history, healthy_history):
-    """One loss of a run, and of a healthy one; it has the same axes in every figure."""
-    name, level = BESIDE[loss]
+    """One loss of a run, and of a healthy one; it has the same axes in every figure. A longer run is drawn as long."""
+    (name, level), last = BESIDE[loss], healthy_history[-1]["step"]
+    history = [row | {"step": row["step"] * last / history[-1]["step"]} for row in history]  # to one length
     if level is not None:
         axes.axhline(level, color="black", linestyle=":", linewidth=1)
         axes.text(1.005, level, f"{level:g}", fontsize=8, va="center", transform=axes.get_yaxis_transform())
@@ -253,7 +254,7 @@ def _beside(axes, loss, history, healthy_history):
     _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", smooth, raw=False)
     _curve(axes, history, loss, "black", "this run", smooth, raw=False)
     limits = {"lr": (-highest, highest), "loss_G": (0, 20)}
-    axes.set(xlim=(0, healthy_history[-1]["step"]), ylim=limits.get(loss, (0, 1.05)))
+    axes.set(xlim=(0, last), ylim=limits.get(loss, (0, 1.05)))
     axes.tick_params(labelsize=8)
     axes.set_title(name, fontsize=9, loc="left", pad=3)
 
