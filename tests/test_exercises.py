@@ -1,10 +1,13 @@
 """The exercises of the notebooks, judged by their checkers; and what they teach, against the package."""
 
+import csv
+import dataclasses
 import functools
 import itertools
 import random
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -22,9 +25,10 @@ from cyclegan_lib.pictures.judge import wasserstein
 from cyclegan_lib.show.exercises import verdict
 from cyclegan_lib.study.diagnose import probed
 from cyclegan_lib.study.floor import output_norm_floor
+from cyclegan_lib.study.tables import read_table
 from cyclegan_lib.trainer import learning_rate
 from cyclegan_lib.water2wine.dataset import read_scenes, write_dataset
-from cyclegan_lib.water2wine.scenes import DARK_WALL, LIGHT_WALL, sample_scene
+from cyclegan_lib.water2wine.scenes import DARK_WALL, LIGHT_WALL, counterfactual, render, sample_scene
 from cyclegan_lib.water2wine.scores import Water2WineTest
 
 QUICK = {"STEPS": 6, "torch": torch}
@@ -800,3 +804,151 @@ def test_the_dusk_of_08_is_darker_and_more_violet_pixel_by_pixel(names_of_08):
         light = pixels[place] / 255
         expected = (0.65 * light + 0.35 * light.mean()) ** 1.2 * np.array([0.75, 0.55, 0.80])
         assert np.array_equal(dusk[place], (255 * expected).round())
+
+
+# 09
+
+
+@pytest.fixture(scope="module")
+def names_of_09(tmp_path_factory):
+    """What 09 defines, its data drawn small, and a stand-in for its network that reads the lowest rows."""
+    data = tmp_path_factory.mktemp("data")
+    names = definitions(numbered(9), "SIZE", "REMEDIES", "COLUMNS", HOME=data.parent, Path=Path)
+    write_dataset(data / "hidden_walls", num_train=60, num_test=30, size=32, hide="wall", lemon=(0.5, 0.9))
+    names["ROOT"] = root = names["hidden_walls"](data)
+    names["train"], names["test"] = (names["known"](root, split) for split in ("trainA", "testA"))
+    return names
+
+
+def written_on_the_table(known):
+    """The right answers, with the wall's colour on the table, and a network that paints the wall in it."""
+    fake = known["answer"].clone()
+    fake[:, :, 24:] = 0.5 * known["colour"][:, :, None, None]
+    return fake, lambda pictures: (2 * pictures[:, :, 24:].mean((2, 3), keepdim=True)).expand_as(pictures)
+
+
+def test_the_hidden_part_of_09_is_where_the_wall_is_seen(names_of_09):
+    test, draw = names_of_09["test"], names_of_09["draw"]
+    where = test["where"]
+    assert set(where.unique().tolist()) == {0.0, 1.0} and 0.5 < where.mean() < 0.85
+    other = [dataclasses.replace(s, table=(0.0, 1.0, 0.0)) for s in test["scenes"]]
+    changed = (draw(other) != test["real"]).any(1, keepdim=True)
+    assert (changed * where).mean() < 0.03 < 0.15 < changed.float().mean(), "the table is not in it, but for its edge"
+    liquids = torch.stack([render(scene, 32)[1] for scene in test["scenes"]])
+    assert (where * (liquids == 1)).sum() == 0, "nor the liquid"
+    flat = torch.full_like(test["real"], 0.25)
+    assert torch.allclose(names_of_09["mean_colour"](flat, where), torch.tensor(0.25))
+
+
+def test_the_ridge_of_09_minimises_what_it_says(names_of_09):
+    generator = torch.Generator().manual_seed(0)
+    X, Y = (torch.randn(8, columns, generator=generator).double() for columns in (20, 3))
+    W = names_of_09["ridge"](X, Y, 0.7).requires_grad_()
+    ((X @ W - Y).square().sum() + 0.7 * W.square().sum()).backward()
+    assert W.grad.abs().max() < 1e-9
+
+
+def test_the_probe_of_09_reads_what_is_written_and_nothing_else(names_of_09):
+    train, test = names_of_09["train"], names_of_09["test"]
+    fit, explained = names_of_09["fit_probe"], names_of_09["explained"]
+    written = fit(written_on_the_table(train)[0], train["colour"])(written_on_the_table(test)[0])
+    assert explained(written, test["colour"]) > 0.99
+    assert explained(fit(train["answer"], train["colour"])(test["answer"]), test["colour"]) < 0.3
+    assert explained(test["colour"], test["colour"]) == 1
+    assert explained(test["colour"].mean(0), test["colour"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_lemons_of_09_are_counted_right_on_pictures_with_known_ones(names_of_09):
+    test, draw, counted = names_of_09["test"], names_of_09["draw"], names_of_09["invented_and_vanished"]
+    had = torch.tensor([scene.lemon != 0 for scene in test["scenes"]])
+    assert torch.equal(names_of_09["lemons"](test["answer"], test["scenes"]), had) and 0 < had.sum() < len(had)
+    assert counted(test["answer"], test["scenes"]) == (0, 0)
+    all_with, none_with = (
+        draw([dataclasses.replace(counterfactual(scene), lemon=side) for scene in test["scenes"]]) for side in (1, 0)
+    )
+    assert counted(none_with, test["scenes"]) == (0, 1) and counted(all_with, test["scenes"]) == (1, 0)
+    blurred = torch.nn.functional.avg_pool2d(all_with, 3, 1, 1)
+    assert counted(blurred, test["scenes"])[0] > 0.9, "also where it is blurred"
+
+
+@pytest.mark.parametrize("remedy", ["noise", "features", "one-sided", "as it is"])
+def test_the_remedies_of_09_ask_for_what_they_say(names_of_09, remedy):
+    torch.manual_seed(0)
+    kind = names_of_09["REMEDIES"][remedy].get("model", CycleGAN)
+    model = kind(base_channels=4, num_residual=1)
+    real_A, real_B = torch.rand(2, 3, 32, 32) - 0.5, torch.rand(2, 3, 32, 32) - 0.5
+    fake_A, fake_B = model.G_BA(real_B), model.G_AB(real_A)
+    torch.manual_seed(1)
+    found = model.cycle_losses(real_A, real_B, fake_A, fake_B)
+    torch.manual_seed(1)
+    noise_A, noise_B = (0.2 * torch.randn_like(fake) for fake in (fake_A, fake_B))
+    G_AB, G_BA = model.G_AB, model.G_BA
+    seen = lambda D, pictures: D.model[4](D.model[3](D.model[2](D.model[1](D.model[0](pictures)))))  # noqa: E731
+    wanted = {
+        "as it is": lambda: ((G_BA(fake_B) - real_A), (G_AB(fake_A) - real_B)),
+        "noise": lambda: ((G_BA(fake_B + noise_B) - real_A), (G_AB(fake_A + noise_A) - real_B)),
+        "features": lambda: (
+            seen(model.D_A, G_BA(fake_B)) - seen(model.D_A, real_A),
+            seen(model.D_B, G_AB(fake_A)) - seen(model.D_B, real_B),
+        ),
+        "one-sided": lambda: (
+            G_BA(real_B.flip(2)) - fake_A.flip(2),
+            G_AB(real_A.flip(2)) - fake_B.flip(2),
+        ),
+    }[remedy]()
+    assert [loss.item() for loss in found] == pytest.approx([w.abs().mean().item() for w in wanted], rel=1e-5)
+
+
+def test_the_lambda_of_09_falls_to_a_tenth(names_of_09):
+    hook, model = names_of_09["FallingLambda"](), SimpleNamespace(lambda_cycle=10.0)
+    seen = []
+    for step in range(5):
+        trainer = SimpleNamespace(model=model, step=step, total_steps=4)
+        hook.after_step(trainer) if step else hook.start(trainer)
+        seen.append(model.lambda_cycle)
+    assert seen == pytest.approx([10, 7.75, 5.5, 3.25, 1])
+
+
+def test_nearest_colours_of_09(names_of_09):
+    train, test = names_of_09["train"], names_of_09["test"]
+    made = dict(train_fake=written_on_the_table(train)[0], fake=written_on_the_table(test)[0])
+    judge, solution = judge_of(numbered(9), 1, names_of_09 | made)
+    refuses(judge, solution, ("argmin", "argmax"), ("colours[distances", "tried[distances"))
+    assert judge("def nearest_colours(fitted, colours, tried):\n    return colours[: len(tried)]").startswith(
+        "not right"
+    )
+
+
+def test_break_code_of_09(names_of_09):
+    fake, way_back = written_on_the_table(names_of_09["test"])
+    test, mean_colour = names_of_09["test"], names_of_09["mean_colour"]
+    error = lambda pictures, colours: (mean_colour(pictures, test["where"]) - colours).abs().mean().item()  # noqa: E731
+    fakes = fake - 0.5 * fake  # a faint code, so that little has to be changed
+    made = dict(fake=fakes, G_BA=lambda pictures: way_back(2 * pictures), colour_error=error)
+    judge, solution = judge_of(numbered(9), 2, names_of_09 | made)
+    refuses(
+        judge,
+        solution,
+        ("fakes[:, :, 24:] += ", "fakes[:, :, :8] += "),
+        (" - table.mean((2, 3)", " - 0.9 - table.mean((2, 3)"),
+    )
+
+
+def test_wilson_of_09(names_of_09):
+    judge, solution = judge_of(numbered(9), 3, names_of_09)
+    refuses(judge, solution, ("1.96", "1.64"), ("4 * n**2", "n**2"), ("z**2 / (2 * n)", "0"))
+
+
+def test_what_09_says_of_its_experiments_is_in_the_tables():
+    """Every arm with all of its seeds; the notebook's own cells assert the rest."""
+    rows = read_table(ROOT / "data" / "hidden" / "scores.csv")
+    seeds = {}
+    for row in rows:
+        seeds.setdefault((row["experiment"], row["arm"], row["step"]), set()).add(row["seed"])
+    assert {key for key in seeds if key[0] == "remedies"} == {
+        ("remedies", arm, 1500) for arm in definitions(numbered(9), "REMEDIES", HOME=ROOT)["REMEDIES"]
+    }
+    assert {key[1] for key in seeds if key[0] == "lemons"} == {"10%", "30%", "50%", "70%", "90%"}
+    assert all(len(found) == (3 if key[0] == "longer" else 5) for key, found in seeds.items())
+    with open(ROOT / "data" / "hidden" / "openmoji.csv", newline="") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1", "2"]

@@ -248,6 +248,16 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
 
 
+def test_what_is_said_of_hidden_walls_is_in_the_committed_table():
+    readme, rows = (ROOT / "README.md").read_text(), read_table(ROOT / "data" / "hidden" / "scores.csv")
+    back = [row["wall_back"] for row in rows if (row["experiment"], row["step"]) == ("longer", 5000)]
+    assert f"come back is {sum(back) / len(back):.2f} on average (three seeds)" in readme and len(back) == 3
+    found = [row["invented"] for row in rows if (row["experiment"], row["arm"]) == ("remedies", "as it is")]
+    assert f"{100 * min(found):.0f} to {max(found):.0%}".replace("%", " %") in readme and len(found) == 5
+    said = re.search(r"if the mean colour is guessed: (0\.\d+)", (ROOT / "notebooks" / "09_hidden.ipynb").read_text())
+    assert f"a guess has an error of {float(said[1]):.2f}" in readme
+
+
 def test_what_is_said_of_other_pictures_is_in_the_committed_tables():
     readme, elsewhere = (ROOT / "README.md").read_text(), ROOT / "data" / "elsewhere"
     lines = (elsewhere / "README.md").read_text().splitlines()
