@@ -66,7 +66,7 @@ elsewhere: venv  ## its two main arms on other pictures; needs pip install ".[op
 debugging: venv  ## the experiment behind notebook 06, fifty minutes on two cores: goes on where it was
 	$(PY) -m cyclegan_lib ablation --experiments background background_no_identity glass identity batch augmentation $(ARGS)
 
-zoo: venv  ## the small trainings behind notebook 07, forty minutes on two cores: goes on where it was
+zoo: venv  ## the small trainings behind notebook 07, an hour on two cores: goes on where it was
 	$(PY) .ci/zoo.py $(ARGS)
 
 hidden: venv  ## the experiment behind notebook 09, an hour on two cores: goes on where it was; needs ".[openmoji]"

@@ -84,8 +84,10 @@ def test_other_data_gets_the_two_main_arms():
 def test_experiments_about_the_data_share_runs_and_draw_their_own_pictures(tmp_path):
     args = arguments("--experiments", *experiments.DATA_EXPERIMENTS, "--data_root", tmp_path)
     runs = experiments.plan(args)
-    assert len(runs) == 63 and args.output == tmp_path / "debugging"
-    assert sorted(len(run.labels) for run in runs) == [1] * 57 + [2] * 3 + [4] * 3
+    assert len(runs) == 69 and args.output == tmp_path / "debugging"
+    assert sorted(len(run.labels) for run in runs) == [1] * 63 + [2] * 3 + [5] * 3
+    ones = [run for run in runs if run.config.batch_size == 1]
+    assert sorted(run.config.max_steps for run in ones) == [500] * 3 + [2000] * 3
     walls = [run for run in runs if run.labels[0] == ("background", "background 0.9", 0)]
     assert walls[0].drawn == {"confounding": 0.9, "glass_confounding": 0.5, "num_train": 400}
     assert walls[0].config.dataset_name == "water2wine_confounding_0.9" and walls[0].keep_at == {1}
