@@ -74,8 +74,8 @@ def _all_findings(history, samples, probe, gan_mode, total_steps):
         yield from discriminators(rows, gan_mode)
         if samples and min(len(samples["real_A"]), len(samples["real_B"])) >= FEWEST_PICTURES:
             yield from collapsed(samples)
+            yield from hidden(samples)  # where fakes do not show what comes back, their brightness says little
             yield from inverted(samples)
-            yield from hidden(samples)
         first, last = rows[0]["lr"], rows[-1]["lr"]
         if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
             yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
