@@ -254,6 +254,8 @@ def test_what_is_said_of_hidden_walls_is_in_the_committed_table():
     assert f"come back is {sum(back) / len(back):.2f} on average (three seeds)" in readme and len(back) == 3
     found = [row["invented"] for row in rows if (row["experiment"], row["arm"]) == ("remedies", "as it is")]
     assert f"{100 * min(found):.0f} to {max(found):.0%}".replace("%", " %") in readme and len(found) == 5
+    ends = sorted(row["invented"] for row in rows if (row["experiment"], row["step"]) == ("longer", 5000))
+    assert ends[:2] == [0, 0] and f"two end with none, and one with {ends[2]:.0%}".replace("%", " %") in readme
     said = re.search(r"if the mean colour is guessed: (0\.\d+)", (ROOT / "notebooks" / "09_hidden.ipynb").read_text())
     assert f"a guess has an error of {float(said[1]):.2f}" in readme
 
