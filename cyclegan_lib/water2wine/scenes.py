@@ -54,14 +54,7 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None, lemon=(0.
     room that has any colour with water and is always grey with wine.
     """
     glass_confounding = confounding if glass_confounding is None else glass_confounding
-    if liquid not in LIQUIDS:
-        raise UserError(f"liquid must be one of {', '.join(LIQUIDS)}, not {liquid!r}")
-    probabilities = [("confounding", confounding), ("glass_confounding", glass_confounding)]
-    for name, value in [*probabilities, *(("lemon", share) for share in lemon)]:
-        if not 0 <= value <= 1:
-            raise UserError(f"{name} is a probability, so 0 to 1, not {value}")
-    if hide not in ("", *PARTS):
-        raise UserError(f"hide must be one of {', '.join(PARTS)}, not {hide!r}")
+    _check(liquid, hide, confounding=[confounding], glass_confounding=[glass_confounding], lemon=lemon)
     is_water, uniform = liquid == "water", rng.uniform
     wall = LIGHT_WALL if is_water == (rng.random() < confounding) else DARK_WALL
     tumbler = is_water == (rng.random() < glass_confounding)
@@ -88,6 +81,17 @@ def sample_scene(rng, liquid, confounding=0.5, glass_confounding=None, lemon=(0.
         colour = colorsys.hsv_to_rgb(uniform(0, 1), uniform(0.5, 0.9), uniform(0.45, 0.8)) if is_water else GREY
         scene = replace(scene, hidden=hide, **dict.fromkeys(PARTS[hide], colour))
     return scene
+
+
+def _check(liquid, hide, **probabilities):
+    """Raise a `UserError` for what `sample_scene` cannot draw."""
+    for name, value, known in (("liquid", liquid, LIQUIDS), ("hide", hide or "wall", PARTS)):
+        if value not in known:
+            raise UserError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    for name, values in probabilities.items():
+        for value in values:
+            if not 0 <= value <= 1:
+                raise UserError(f"{name} is a probability, so 0 to 1, not {value}")
 
 
 def arranged_scene(brightness=0.8, tint=0.0, glass="tumbler", fill=0.65, liquid="water"):
