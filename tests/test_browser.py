@@ -17,9 +17,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # One slider of each explorer.
 SLIDERS = {
+    "01_two_piles.ipynb": ("wall follows liquid",),
+    "02_networks.ipynb": ("brightness", "kernel"),
     "05_output_norm.ipynb": ("wall: brightness", "brightness", "training step"),
     "06_data.ipynb": ("of the pictures",),
     "08_your_own_pictures.ipynb": ("picture",),
+    "09_hidden.ipynb": ("level",),
 }
 GAME = "07_stuck_losses.ipynb"
 PATIENCE = 300  # seconds, for each state; a notebook's cells all together have three times as long
