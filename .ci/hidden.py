@@ -91,7 +91,7 @@ def options(run):
     """What `make_trainer` is given for a run."""
     given = {"seed": run.seed, "max_steps": run.steps[-1], "data_root": ROOT / "data"}
     if run.experiment == "lemons":
-        return given | {"dataset_name": lemon_data(LEMONS[[f"{share:.0%}" for share in LEMONS].index(run.arm)]).name}
+        return given | {"dataset_name": lemon_data(int(run.arm.rstrip("%")) / 100).name}
     if run.experiment == "openmoji":
         return given | {"dataset_name": "openmoji", "img_height": 64, "img_width": 64, "lambda_identity": 2.0}
     return given | REMEDIES[run.arm]
@@ -131,10 +131,14 @@ def invented(model, real, scenes):
     return dict(zip(("invented", "vanished"), shares, strict=True))
 
 
+def has_colour(pictures):
+    """Where red, green and blue differ by 30 of 255: (N, 1, H, W)."""
+    return pictures.amax(1, keepdim=True) - pictures.amin(1, keepdim=True) > 60 / 255
+
+
 def colour_error(pictures, answers):
-    """Mean |difference| to the answers where these have a colour: where red, green and blue differ by 30 of 255."""
-    where = (answers.amax(1, keepdim=True) - answers.amin(1, keepdim=True) > 60 / 255).expand_as(answers)
-    return (pictures - answers).abs()[where].mean().item()
+    """Mean |difference| to the answers, where these have a colour."""
+    return (pictures - answers).abs()[has_colour(answers).expand_as(answers)].mean().item()
 
 
 def coloured(model, root):
@@ -143,7 +147,7 @@ def coloured(model, root):
     fake_A, rec_B = model.translate(answers, "BtoA")
     train_lines = torch.where(train.amax(1, keepdim=True) < 2 * LINE / 255 - 1, train.mean(1, keepdim=True), 1.0)
     small, small_train = (F.adaptive_avg_pool2d(some.mean(1), 16).flatten(1) for some in (lines, train_lines))
-    where = train.amax(1, keepdim=True) - train.amin(1, keepdim=True) > 60 / 255
+    where = has_colour(train)
     mean = (train * where).sum((0, 2, 3)) / where.sum()
     inside = (lines.mean(1, keepdim=True) > 0) * mean[None, :, None, None] + (lines.mean(1, keepdim=True) <= 0) * lines
     pictures = {
