@@ -67,16 +67,16 @@ def _write(figure, x, y, text, fontsize, ha="center", va="bottom"):
     figure.text(x / wide, y / high, text, fontsize=fontsize, ha=ha, va=va, parse_math=False)
 
 
-def _picture_row(figure, name, pictures, left, bottom, wide, high, gap):
+def _picture_row(figure, name, pictures, left, bottom, wide, high, gap, fontsize=8.5):
     """Pictures beside one another, and their name to the left of them."""
     for c, picture in enumerate(pictures):
         _picture(figure, to_pixels(picture), left + c * (wide + gap), bottom, wide, high)
-    _write(figure, left - 0.1, bottom + high / 2, ROW_NAMES.get(name, name), 8.5, "right", "center")
+    _write(figure, left - 0.1, bottom + high / 2, ROW_NAMES.get(name, name), fontsize, "right", "center")
 
 
 def _panels(count, title, height, **options):
-    """(a figure 10 inches wide, `count` axes beside one another)."""
-    figure = Figure(figsize=(10, height), layout="constrained")
+    """(a figure, `count` axes beside one another): no wider than needed, so that its text is large on a phone."""
+    figure = Figure(figsize=(8 if count < 4 else 9, height), layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12, parse_math=False)
     return figure, figure.subplots(1, count, squeeze=False, **options)[0]
@@ -100,7 +100,7 @@ def over_steps(axes, title, ylabel=None):
     axes.set(xlabel="training step", ylabel=ylabel, title=title)
     axes.set_ylim(bottom=0)
     if axes.lines:
-        axes.legend(fontsize=8, loc="upper right")
+        axes.legend(fontsize=9, loc="upper right")
 
 
 def draw_floors(axes, floors):
@@ -247,16 +247,16 @@ def _beside(axes, loss, history, healthy_history):
     history = [row | {"step": row["step"] * last / history[-1]["step"]} for row in history]  # to one length
     if level is not None:
         axes.axhline(level, color="black", linestyle=":", linewidth=1)
-        axes.text(1.005, level, f"{level:g}", fontsize=8, va="center", transform=axes.get_yaxis_transform())
+        axes.text(1.005, level, f"{level:g}", fontsize=9.5, va="center", transform=axes.get_yaxis_transform())
     if history[0][loss] is None:
-        axes.text(0.5, 0.8, "this run has none", fontsize=8, ha="center", transform=axes.transAxes)
+        axes.text(0.5, 0.8, "this run has none", fontsize=10, ha="center", transform=axes.transAxes)
     smooth, highest = 1 if loss == "lr" else 25, 1.15 * healthy_history[0]["lr"]
     _curve(axes, healthy_history, loss, COLOURS["none"], "a healthy run", smooth, raw=False)
     _curve(axes, history, loss, "black", "this run", smooth, raw=False)
     limits = {"lr": (-highest, highest), "loss_G": (0, 20)}
     axes.set(xlim=(0, last), ylim=limits.get(loss, (0, 1.05)))
-    axes.tick_params(labelsize=8)
-    axes.set_title(name, fontsize=9, loc="left", pad=3)
+    axes.tick_params(labelsize=9.5)
+    axes.set_title(name, fontsize=11, loc="left", pad=3)
 
 
 def beside_healthy(history, samples, healthy_history, healthy_samples, title):
@@ -266,19 +266,19 @@ def beside_healthy(history, samples, healthy_history, healthy_samples, title):
     """
     figure = Figure(figsize=(10.4, 5.9))
     for number, loss in enumerate(("cycle_A", "loss_D", "adversarial", "lr")):
-        axes = figure.add_axes([0.055, 0.765 - 0.232 * number, 0.395, 0.165])
+        axes = figure.add_axes([0.065, 0.757 - 0.228 * number, 0.385, 0.165])
         _beside(axes, loss, history, healthy_history)
         axes.tick_params(labelbottom=loss == "lr")
-    axes.set_xlabel("training step", fontsize=8, labelpad=1)
-    axes.legend(fontsize=8, loc="lower left")
+    axes.set_xlabel("training step", fontsize=10, labelpad=1)
+    axes.legend(fontsize=9.5, loc="lower left")
     rows = {"real A": samples["real_A"], "fake B,\nhealthy": healthy_samples["fake_B"],
             "fake B,\nthis run": samples["fake_B"], "back to A,\nhealthy": healthy_samples["rec_A"],
             "back to A,\nthis run": samples["rec_A"]}  # fmt: skip
     pixel = 1 / 90  # inches, as `show` draws: pictures of 32 pixels are shown exactly three times as large
     for r, (name, pictures) in enumerate(rows.items()):
         left, bottom, side, gap = (pixel * length for length in (534, 504 - 99 * (r + 1), 96, 3))
-        _picture_row(figure, name, pictures[:4], left, bottom, side, side, gap)
-    _write(figure, 5.2, 5.83, title, 11.5, va="top")
+        _picture_row(figure, name, pictures[:4], left, bottom, side, side, gap, 11)
+    _write(figure, 5.2, 5.85, title, 14, va="top")
     return figure
 
 
@@ -287,9 +287,9 @@ def curves_beside_healthy(history, healthy_history, title):
     figure = Figure(figsize=(10.4, 5), layout="constrained")
     for axes, loss in zip(figure.subplots(3, 2, sharex=True).flat, BESIDE, strict=True):
         _beside(axes, loss, history, healthy_history)
-    axes.legend(fontsize=8, loc="lower left")
-    figure.supxlabel("training step", fontsize=9)
-    figure.suptitle(title, fontsize=11.5)
+    axes.legend(fontsize=9.5, loc="lower left")
+    figure.supxlabel("training step", fontsize=10)
+    figure.suptitle(title, fontsize=14)
     return figure
 
 

@@ -9,7 +9,7 @@ from cyclegan_lib.show.plots import COLOURS, to_pixels
 
 STATES = {
     "one direction": (3.8, "One direction: G_AB translates, D_B tells real from fake"),
-    "both": (5.05, "Four networks and two cycles (each generator is drawn twice)"),
+    "both": (5.9, "Four networks and two cycles (each generator is drawn twice)"),
     "losses": (7.9, "Four networks, two cycles, and where each loss is measured"),
 }
 WIDTH, COLUMNS = 7.9, (0.85, 2.4, 3.95, 5.5, 7.05)  # inches, as all lengths here
@@ -20,8 +20,8 @@ ARROW = dict(arrowstyle="-|>, head_width=0.35, head_length=0.6", linewidth=2, co
 def schematic(state, pictures=None):
     """CycleGAN as boxes and arrows → `Figure`. What is in domain A is blue, what is in B vermilion.
 
-    `state` is "one direction" (G_AB and D_B), "both" (four networks, two cycles) or "losses" (the same, and where each
-    loss is measured). `pictures`, {"real_A": (C, H, W) in [-1, 1], …, "idt_B"}, are shown in the boxes of these names.
+    `state` is "one direction" (G_AB and D_B), "both" (four networks, and what each cycle loss compares) or "losses" (all
+    losses). `pictures`, {"real_A": (C, H, W) in [-1, 1], …, "idt_B"}, are shown in the boxes of these names.
     """
     drawing = Drawing(*STATES[state], pictures or {})
     if state == "one direction":
@@ -29,10 +29,10 @@ def schematic(state, pictures=None):
         real_B = drawing.box("real_B", COLUMNS[2], 0.95, below=True)
         drawing.discriminator("D_B", COLUMNS[3], 1.7, [fake_B, real_B], COLUMNS[4])
         return drawing.figure
-    losses, low = state == "losses", 3.4 if state == "losses" else 0.95
+    losses, low = state == "losses", 3.4 if state == "losses" else 1.38
     cycle_A, cycle_B = ("real_A", "G_AB", "fake_B", "G_BA", "rec_A"), ("real_B", "G_BA", "fake_A", "G_AB", "rec_B")
-    real_A, _, fake_B, *_ = drawing.chain(cycle_A, COLUMNS, low + 2.7, loss="cycle_A" if losses else None)
-    real_B, _, fake_A, *_ = drawing.chain(cycle_B, COLUMNS[::-1], low, True, "cycle_B" if losses else None)
+    real_A, _, fake_B, *_ = drawing.chain(cycle_A, COLUMNS, low + 2.7, loss="cycle_A")
+    real_B, _, fake_A, *_ = drawing.chain(cycle_B, COLUMNS[::-1], low, True, "cycle_B")
     drawing.discriminator("D_A", COLUMNS[1], low + 1.35, [real_A, fake_A], COLUMNS[0], losses)
     drawing.discriminator("D_B", COLUMNS[3], low + 1.35, [real_B, fake_B], COLUMNS[4], losses)
     if losses:
@@ -95,7 +95,7 @@ class Drawing:
             self.arrow(box, network)
         if losses:
             self.axes.plot([x, beside], [y, y], "--", color=DARK, linewidth=2, zorder=0)
-            self.loss("adversarial\nloss_D", beside, y, DARK)
+            self.loss("adversarial,\nloss_D", beside, y, DARK)
         else:
             self.axes.annotate("", (beside - 0.45 * side, y), (x + 0.5 * side, y), arrowprops=ARROW)
             self.write(beside, y, "real or\nfake?", family="sans-serif", weight="normal")
