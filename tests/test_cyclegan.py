@@ -213,10 +213,24 @@ def test_devices_and_precisions():
         with pytest.raises(UserError, match="cuda"):
             resolve_device("cuda")
     assert resolve_precision("fp32", "cpu") == "fp32"
-    assert resolve_precision("auto", "cpu") in ("bf16", "fp32")
     assert resolve_precision("auto", "mps") == "fp32"
     with pytest.raises(UserError, match="fp16"):
         resolve_precision("fp16", "cpu")
+
+
+@pytest.mark.parametrize(
+    "found, wanted",
+    [
+        (dict(cpu_name="AMD EPYC", avx512_bf16=True), "bf16"),
+        (dict(cpu_name="AMD EPYC", avx512_bf16=False), "fp32"),
+        (dict(cpu_name="Intel Xeon", avx512_bf16=True, amx_bf16=False), "fp32"),
+        (dict(cpu_name="Intel Xeon", avx512_bf16=True, amx_bf16=True), "bf16"),
+        ({}, "fp32"),
+    ],
+)
+def test_auto_takes_bf16_only_on_cpus_where_it_is_faster(monkeypatch, found, wanted):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert resolve_precision("auto", "cpu") == wanted
 
 
 def test_without_an_adversary_the_generators_do_not_see_the_discriminators():

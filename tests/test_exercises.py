@@ -546,6 +546,15 @@ def test_training_crop_of_04(names_of_04):
     assert "random state" in judge(with_random)
 
 
+def test_the_hook_of_04(names_of_04):
+    judge, solution = judge_of(numbered(4), 5, names_of_04)
+    refuses(
+        judge, solution,
+        (".item()", ""), ("cycle < self.lowest", "cycle <= self.lowest"), ("cycle < self.lowest", "True"),
+        ('float("inf")', "1.0"), ("cycle, trainer.step", "cycle, self.at"), ('"cycle_A"', '"cycle_B"'),
+    )  # fmt: skip
+
+
 def test_update_average_of_04(names_of_04):
     judge, solution = judge_of(numbered(4), 3, names_of_04)
     refuses(
