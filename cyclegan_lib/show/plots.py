@@ -344,9 +344,10 @@ def floor_view(picture, closest, curve, brightness, floor, largest_mean):
     right.plot([brightness], [floor], "o", color="black", markersize=8)
     offset, side = (-10, "right") if brightness > 0 else (10, "left")
     style = dict(textcoords="offset points", ha=side, fontsize=10, weight="bold")
-    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(offset, 6), **style)
+    right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(offset, 12), **style)
     right.set(xlim=(-1, 1), xlabel="mean of the picture (-1: black, 1: white)", ylabel=PIXELS)
-    right.set(ylim=(0, 0.85), title="No network can do better than this")
+    right.set(ylim=(0, 0.85), title="No network with this layer can do better",
+              xticks=[-1, -0.5, 0, 0.5, 1])
     right.legend(fontsize=8, loc="upper center")
     return figure
 
