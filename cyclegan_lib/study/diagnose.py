@@ -23,11 +23,11 @@ REPAIRS = {
     "losses swapped": "look where the losses are unpacked and weighted; return them by name",
     "batch norm": "it mixes the pictures of a batch, and real with fake ones: use instance norm, as the paper does",
     "discriminator never learns": "a network stays frozen, or is not in the optimiser: the probe says which",
-    "mode collapse": "is there a cycle loss, and does its gradient reach both generators? A lower learning rate helps",
-    "discriminators won": "give the discriminators a lower learning rate or less width, or the generators more",
+    "mode collapse": "is there a cycle loss, and does its gradient reach both generators?",
+    "discriminators won": "give the discriminators a lower learning rate or fewer channels, or the generators more",
     "inverted colours": "add an identity loss (λ 5), or use another seed; no other loss prevents it: notebook 03",
     "hides information": "part of a picture has no place in the other domain, and the cycle asks for it: notebook 09",
-    "decay never came": "losses jitter to the end: let the learning rate fall to 0 over the second half",
+    "decay never came": "let the learning rate fall to 0 over the second half of the run: large steps move the weights to its end",
     "fakes not detached": "hand the discriminators fake.detach(), or their loss trains the generators too",
     "frozen network": "call requires_grad_(True) again, and give the optimiser the parameters that are in use",
     "cached crops": "draw crop and flip anew each time a picture is asked for; cache the decoded picture only",
@@ -141,7 +141,7 @@ def discriminators(rows, gan_mode):
         yield Finding("discriminator never learns", evidence)
     if loss_D <= 0.3 * draw and adversarial >= 2.6 * draw:
         evidence = f"their loss is {loss_D:.3f}, the generators' adversarial loss {adversarial:.2f}"
-        yield Finding("discriminators won", f"{evidence}; in a draw both are {draw:.2f}")
+        yield Finding("discriminators won", f"{evidence}; if they cannot tell real from fake, both are {draw:.2f}")
 
 
 def collapsed(samples):
@@ -172,8 +172,8 @@ def hidden(samples):
         chance = (len(real) - 1) / (len(real) - 2)  # few pictures: a part is explained by chance
         shown, returned = (1 - (1 - variance_explained(real, row)) * chance for row in rows)
         if shown < 0.5 * returned > 0.3:
-            evidence = f"of how real_{domain} varies, fake_{other} shows {max(shown, 0):.0%} in the same places"
-            yield Finding("hides information", f"{evidence}, and from it {returned:.0%} comes back")
+            evidence = f"of how pictures of real_{domain} differ, place by place, fake_{other} shows {max(shown, 0):.0%}"
+            yield Finding("hides information", f"{evidence}, and rec_{domain} {returned:.0%}")
 
 
 def variance_explained(real, other):
