@@ -23,6 +23,9 @@ def main():
         page.locator("#lab-preset").select_option(EXPERIMENT)
         page.locator("#lab-play").click()
         page.wait_for_function("document.querySelector('#lab-answer').innerText.includes('step 2000')", timeout=0)
+        planes = page.locator("#lab-planes")
+        box = planes.bounding_box()
+        planes.click(position=dict(x=0.11 * box["width"], y=0.86 * box["height"]))  # a water before a dark wall
         page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
         first, last = (page.locator(name).bounding_box() for name in ("#lab .lab-grid", "#lab fieldset >> nth=0"))
         clip = dict(x=first["x"] - 10, y=first["y"] - 10, width=first["width"] + 20, height=last["y"] - first["y"])

@@ -1,5 +1,6 @@
-"""How fast data/explorer.html is in a headless Chromium on this machine: `make page-benchmark`."""
+"""How fast data/explorer.html is in a headless Chromium on this machine: data/benchmark/page.json."""
 
+import json
 import os
 import shutil
 import time
@@ -7,7 +8,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-PAGE = Path(__file__).resolve().parents[1] / "data" / "explorer.html"
+DATA = Path(__file__).resolve().parents[1] / "data"
+PAGE = DATA / "explorer.html"
 SECONDS = 8
 PAINT = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 
@@ -54,15 +56,15 @@ def main():
         tab.goto(PAGE.as_uri())
         tab.wait_for_function("document.querySelector('#live').dataset.redraws > 0")
         paint = tab.evaluate(PAINT)
-        print(f"{PAGE.name}: {PAGE.stat().st_size / 1e6:.2f} MB, first paint after {paint:.0f} ms")
-        load = os.getloadavg()[0]
-        rate = drag(tab, tab.locator("#live [name=brightness]"))
-        print(f"both networks there and back: {rate:.1f} redraws a second ({os.cpu_count()} cores, load {load:.1f})")
+        found = {"megabytes": round(PAGE.stat().st_size / 1e6, 2), "first_paint_ms": round(paint)}
+        found |= {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
+        found["redraws_per_second"] = round(drag(tab, tab.locator("#live [name=brightness]")), 1)
         for width in (1280, 390):
             tab.set_viewport_size({"width": width, "height": 900})
-            load, speed = os.getloadavg()[0], training_speed(tab)
-            print(f"the Lab, {width} px wide: {speed:.0f} steps a second ({os.cpu_count()} cores, load {load:.1f})")
+            found[f"lab_steps_per_second_at_{width}_px"] = round(training_speed(tab))
         browser.close()
+    print(json.dumps(found, indent=1))
+    (DATA / "benchmark" / "page.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

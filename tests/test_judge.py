@@ -191,7 +191,7 @@ def test_the_command_prints_a_table_and_draws_the_nearest(checkpoint, tiny_root,
         (19, "grey", "no verdict: with 19 test pictures"),
         (20, "grey", "contrast in 100%, saturation in 100%, sharpness in 100%"),
         (20, "untranslated", "not like real B yet: one number alone tells fake from real, brightness in"),
-        (20, "another draw of B", "verdict: like real B by these numbers: none"),
+        (20, "another draw of B", "verdict: no number here, alone, tells fakes from real B"),
     ],
 )
 def test_the_verdict_is_one_sentence_that_follows_from_the_table(count, change, said):
@@ -244,3 +244,13 @@ def test_a_file_that_says_nothing_of_its_data_needs_to_be_told(checkpoint, tiny_
                                 ("--dataset", tmp_path / "no", "no")]:  # fmt: skip
         assert run(checkpoint, "--data_root", tiny_root.parent, option, value) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_rows_show_the_fakes_that_are_most_like_a_training_picture_first():
+    train, fake = noise(9, 3, 16, 16, seed=1), noise(5, 3, 16, 16, seed=2)
+    fake[3] = train[7]
+    fake[1] = 0.9 * train[2] + 0.1 * fake[1]
+    found = judge.Judgement(noise(5, 3, 16, 16), fake, noise(4, 3, 16, 16, seed=3), train, "AtoB")
+    real_A, fake_B, near = found.nearest_rows(2).values()
+    assert torch.equal(fake_B, fake[[3, 1]]) and torch.equal(near, train[[7, 2]])
+    assert torch.equal(real_A, found.pictures["real"][[3, 1]])

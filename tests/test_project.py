@@ -220,7 +220,7 @@ def test_the_readmes_evidence_is_the_committed_tables():
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in affine for d in "AB") > 0  # "has not"
     ends = by_arm(scores, "surgery", ["cycle_A"])
     out, stays = (ends[arm]["cycle_A"][1][0] for arm in ("taken out", "it stays"))
-    assert f"after 500 it is {out:.3f} on average, where the layer stays {stays:.3f}" in readme
+    assert f"After 500 steps it is {out:.3f} on average; in trainings that keep the layer it is {stays:.3f}" in readme
     history = read_table(ROOT / "data" / "ablation" / "history.csv")
     first = [min(row["step"] - 500 for row in history if (row["arm"], row["seed"]) == ("taken out", seed)
                  and row["cycle_A"] < scores[0]["floor_A"]) for seed in range(5)]  # fmt: skip
@@ -246,6 +246,25 @@ def test_the_readmes_evidence_is_the_committed_tables():
         assert min(halves[half]["background_error"][0]) > max(nothing["none"]["background_error"][0])
     diary = [row for row in scores if row["experiment"] == "diary" and row["arm"].startswith("instance")]
     assert min(row[f"cycle_{d}"] - row[f"floor_{d}"] for row in diary for d in "AB") > 0
+
+
+def test_the_pages_speed_is_the_measured_one():
+    found = json.loads((ROOT / "data/benchmark/page.json").read_text())
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert f"On {found['cores']} cores" in readme and f"first text after {found['first_paint_ms']} ms" in readme
+    assert f"there and back {found['redraws_per_second']} times a second" in readme
+    assert f"trains {found['lab_steps_per_second_at_1280_px']:,} steps a second" in readme
+
+
+def test_what_the_readme_says_of_more_steps_is_in_the_committed_table():
+    longer = [row for row in read_table(ROOT / "data/ablation/history.csv") if row["arm"] == "instance, longer"]
+    mean = {(column, step): sum(row[column] for row in longer if row["step"] == step) / 3
+            for column in ("cycle_A", "background_error") for step in (500, 2500)}  # fmt: skip
+    said = f"after 2,500 steps cycle_A is {mean['cycle_A', 2500]:.3f} on average (three trainings)"
+    risen = [f"{mean['background_error', step]:.2f}" for step in (500, 2500)]
+    assert f"{said}, and the error of the backgrounds has risen from {risen[0]} to {risen[1]}" in (
+        ROOT / "README.md"
+    ).read_text("utf-8")
 
 
 def test_what_is_said_of_hidden_walls_is_in_the_committed_table():

@@ -150,14 +150,16 @@ class Judgement:
         found = {name: separation(of(fake), of(target)) for name, of in STATISTICS.items()}
         tell = [f"{name} in {share:.0%}" for name, (share, error) in found.items() if share - 2 * error > TELLING]
         told = f"one number alone tells fake from real, {', '.join(tell)} of the pictures"
-        like = f"like real {self.target} by these numbers: none alone tells fakes from it, and none sees what is shown"
+        like = f"no number here, alone, tells fakes from real {self.target}; none of them looks at what is shown"
         return f"verdict: not like real {self.target} yet: {told}" if tell else f"verdict: {like}"
 
     def nearest_rows(self, count=6):
-        """Fakes and the training pictures that are most like them: {name: (N, C, H, W)}, for `plots.picture_rows`."""
+        """The fakes that are most like a training picture, and that: {name: (N, C, H, W)}, for `plots.picture_rows`."""
         real, fake, train = (self.pictures[name] for name in ("real", "fake", "train"))
-        rows = {f"real {self.source}": real[:count], f"fake {self.target}": fake[:count]}
-        return {**rows, f"the nearest of\ntrain{self.target}": train[nearest(fake[:count], train)[0]]}
+        indices, distance = nearest(fake, train)
+        first = distance.argsort(stable=True)[:count]
+        rows = {f"real {self.source}": real[first], f"fake {self.target}": fake[first]}
+        return {**rows, f"the nearest of\ntrain{self.target}": train[indices[first]]}
 
 
 @torch.inference_mode()

@@ -167,10 +167,10 @@ def distributions(pictures, title=None):
             axes.set(title=channel, xlabel="value", yticks=[])
         edges = np.concatenate([pile.diff(dim=dim).abs().flatten().cpu().numpy() for dim in (2, 3)])
         panels[3].hist(edges, edge_bins, **style)
-    panels[3].set(title="edges", xlabel="|difference| of neighbours", yscale="log", yticks=[])
+    panels[3].set(title="edges (log scale)", xlabel="|difference| of neighbours", yscale="log", yticks=[])
     panels[3].minorticks_off()
     panels[0].set_ylabel("share of pixels")
-    panels[3].legend(fontsize=8)
+    panels[0].legend(fontsize=9, loc="upper left")
     return figure
 
 
@@ -346,8 +346,7 @@ def floor_view(picture, closest, curve, brightness, floor, largest_mean):
     style = dict(textcoords="offset points", ha=side, fontsize=10, weight="bold")
     right.annotate(f"{floor:.3f}", (brightness, floor), xytext=(offset, 12), **style)
     right.set(xlim=(-1, 1), xlabel="mean of the picture (-1: black, 1: white)", ylabel=PIXELS)
-    right.set(ylim=(0, 0.85), title="No network with this layer can do better",
-              xticks=[-1, -0.5, 0, 0.5, 1])
+    right.set(ylim=(0, 0.85), title="No network with this layer can do better", xticks=[-1, -0.5, 0, 0.5, 1])
     right.legend(fontsize=8, loc="upper center")
     return figure
 

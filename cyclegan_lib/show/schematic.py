@@ -20,8 +20,8 @@ ARROW = dict(arrowstyle="-|>, head_width=0.35, head_length=0.6", linewidth=2, co
 def schematic(state, pictures=None):
     """CycleGAN as boxes and arrows → `Figure`. What is in domain A is blue, what is in B vermilion.
 
-    `state` is "one direction" (G_AB and D_B), "both" (four networks, and what each cycle loss compares) or "losses" (all
-    losses). `pictures`, {"real_A": (C, H, W) in [-1, 1], …, "idt_B"}, are shown in the boxes of these names.
+    `state` is "one direction" (G_AB and D_B), "both" (four networks, and what each cycle loss compares) or "losses"
+    (all losses). `pictures`, {"real_A": (C, H, W) in [-1, 1], …, "idt_B"}, are shown in the boxes of these names.
     """
     drawing = Drawing(*STATES[state], pictures or {})
     if state == "one direction":

@@ -27,7 +27,7 @@ REPAIRS = {
     "discriminators won": "give the discriminators a lower learning rate or fewer channels, or the generators more",
     "inverted colours": "add an identity loss (λ 5), or use another seed; no other loss prevents it: notebook 03",
     "hides information": "part of a picture has no place in the other domain, and the cycle asks for it: notebook 09",
-    "decay never came": "let the learning rate fall to 0 over the second half of the run: large steps move the weights to its end",
+    "decay never came": "let the learning rate fall to 0 over the second half, so that steps become small",
     "fakes not detached": "hand the discriminators fake.detach(), or their loss trains the generators too",
     "frozen network": "call requires_grad_(True) again, and give the optimiser the parameters that are in use",
     "cached crops": "draw crop and flip anew each time a picture is asked for; cache the decoded picture only",
@@ -172,7 +172,9 @@ def hidden(samples):
         chance = (len(real) - 1) / (len(real) - 2)  # few pictures: a part is explained by chance
         shown, returned = (1 - (1 - variance_explained(real, row)) * chance for row in rows)
         if shown < 0.5 * returned > 0.3:
-            evidence = f"of how pictures of real_{domain} differ, place by place, fake_{other} shows {max(shown, 0):.0%}"
+            evidence = (
+                f"of how pictures of real_{domain} differ, place by place, fake_{other} shows {max(shown, 0):.0%}"
+            )
             yield Finding("hides information", f"{evidence}, and rec_{domain} {returned:.0%}")
 
 
