@@ -22,7 +22,7 @@ test: venv lint  ## the tests, and every notebook in a quick version
 	CYCLEGAN_QUICK=1 $(PY) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \
 	  --nbval-cell-timeout=600 playground.ipynb notebooks
 
-test-colab: .venv/colab  ## what shows widgets, with the packages that Colab has (ipywidgets 7.7.1), all but torch
+test-colab: .venv/colab  ## what shows widgets, with the packages that Colab has (ipywidgets 7.7.1), but our torch
 	$(AS_ON_COLAB) -c 'import ipywidgets; assert ipywidgets.__version__ == "7.7.1"'
 	$(AS_ON_COLAB) -m pytest tests/test_widgets.py
 	CYCLEGAN_QUICK=1 $(AS_ON_COLAB) -m pytest -p no:cacheprovider --nbval-lax --nbval-current-env \

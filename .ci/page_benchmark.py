@@ -1,7 +1,8 @@
-"""How fast data/explorer.html is in a headless Chromium on this machine: data/benchmark/page.json."""
+"""How fast data/explorer.html is in a headless Chromium on this machine: data/page/speed.json."""
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -47,6 +48,13 @@ def training_speed(tab):
     return speed
 
 
+def machine():
+    """The name of the processor, where Linux tells it."""
+    told = Path("/proc/cpuinfo")
+    found = re.search(r"model name\s*:\s*(.+)", told.read_text()) if told.exists() else None
+    return found[1] if found else ""
+
+
 def main():
     names = ("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
@@ -56,7 +64,8 @@ def main():
         tab.goto(PAGE.as_uri())
         tab.wait_for_function("document.querySelector('#live').dataset.redraws > 0")
         paint = tab.evaluate(PAINT)
-        found = {"megabytes": round(PAGE.stat().st_size / 1e6, 2), "first_paint_ms": round(paint)}
+        found = {"machine": machine()}
+        found |= {"megabytes": round(PAGE.stat().st_size / 1e6, 2), "first_paint_ms": round(paint)}
         found |= {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
         found["redraws_per_second"] = round(drag(tab, tab.locator("#live [name=brightness]")), 1)
         for width in (1280, 390):
@@ -64,7 +73,7 @@ def main():
             found[f"lab_steps_per_second_at_{width}_px"] = round(training_speed(tab))
         browser.close()
     print(json.dumps(found, indent=1))
-    (DATA / "benchmark" / "page.json").write_text(json.dumps(found, indent=1) + "\n")
+    (DATA / "page" / "speed.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def translate(run, real):
 
 
 def background_error_without_shift(test, pictures):
-    """`background_error` if one colour shift a picture were forgiven: what is left is not tint."""
+    """`background_error` if one shift of brightness and colour a picture were forgiven."""
     errors = []
     for domain, fake in (("A", pictures["fake_B"]), ("B", pictures["fake_A"])):
         outside = (test.glass[domain] == 0).float()

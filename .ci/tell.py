@@ -141,7 +141,7 @@ def cost_figure(cost, loader):
                 axes.set_ylabel(label, fontsize=11)
                 axes.legend(fontsize=9, loc="upper left", handlelength=1.5, borderpad=0.3)
     loader_panel(figure.add_subplot(grid[:, -1]), loader)
-    title = "A step's time grows as its arithmetic, its memory as what it keeps: weights, and layers' inputs"
+    title = "Large steps take time as their arithmetic; small ones take longer. Memory grows as what a step keeps"
     figure.suptitle(title, fontsize=13)
     return figure
 

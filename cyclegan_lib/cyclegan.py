@@ -121,7 +121,7 @@ class CycleGAN:
         return G(torch.cat([real, target])).split([len(real), len(target)])
 
     def discriminator_loss(self, D, real, fake):
-        """½ (loss on real + loss on fake): halved so that D learns slower (the paper, 7.1)."""
+        """½ (loss on real + loss on fake): halved as in the paper (7.1); with Adam that hardly matters."""
         scores = D(torch.cat([real, fake.to(real.dtype)]))
         on_real = adversarial_loss(scores[: len(real)], True, self.gan_mode)
         on_fake = adversarial_loss(scores[len(real) :], False, self.gan_mode)

@@ -23,7 +23,7 @@ def adversarial_loss(scores, is_real, gan_mode="lsgan"):
         scores: raw scores, any shape.
         is_real: the target: True → 1, False → 0.
         gan_mode: "lsgan", the mean of (score − target)² (the paper, section 4), or
-            "vanilla", the cross-entropy of sigmoid(score) (its equation 1).
+            "vanilla", the cross-entropy of sigmoid(score) (equation 1 for D; G minimises -log D).
     """
     scores = widen(scores)
     target = torch.full_like(scores, float(is_real))

@@ -79,9 +79,9 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Picture (N, channels, H, W) → one score per overlapping 70×70 patch, (N, 1, H/8-2, W/8-2).
+    """Picture (N, channels, H, W) → one score per overlapping 70×70 patch, (N, 1, H//8-2, W//8-2).
 
-    The paper's C64-C128-C256-C512 (appendix 7.2), the last at stride 1, and a convolution
+    The paper's C64-C128-C256-C512 (appendix 7.2), the last at stride 1 as in the official code, and a convolution
     to one number. Scores are raw: no sigmoid. Smallest side: 24 pixels.
     Source of the layout: `NLayerDiscriminator` (`n_layers=3`) of the official code.
 
@@ -107,7 +107,7 @@ class Discriminator(nn.Module):
 
 
 def init_weights(network, std=0.02):
-    """Weights from N(0, `std`²) and biases 0, in place (the paper, appendix 7.1)."""
+    """Weights from N(0, `std`²) (the paper, appendix 7.1) and biases 0, in place."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0.0, std)

@@ -101,7 +101,7 @@ def announce(trainer, count):
     short = "; that is short, see --max_steps and --num_epochs" if seen < FIRST_LOOK else ""
     print(f"it will see about {seen:,} pictures of each side (notebook 08: {plans}){short}")
     if config.output_norm == "instance":
-        floors = "on average cycle_A cannot go below {A:.3f} nor cycle_B below {B:.3f}"
+        floors = "on average cycle_A cannot go below about {A:.3f} nor cycle_B below about {B:.3f}"
         print(f"InstanceNorm at the output: {floors.format(**training_floors(trainer.data))}, however long this trains")
 
 

@@ -272,9 +272,9 @@ def test_the_committed_table_holds_what_it_says():
             every_time = fault in ("fakes not detached", "cached crops", "fixed pairs", "batch norm")
             assert total >= 10 and right >= (total if every_time else 0.9 * total), fault
     assert found["healthy", "held out"] == found["healthy", "elsewhere"] == (10, 10)
-    readme = (ROOT / "README.md").read_text()  # says "in every one"
+    readme = (ROOT / "README.md").read_text()  # says "in every run"
     assert all(right == total for right, total in found.values())
-    assert len(REPAIRS) == 15 and "knows fifteen faults" in readme and "each of fourteen faults" in readme
+    assert len(REPAIRS) == 15 and "names fourteen of the sixteen faults" in readme
     assert len({row["expected"] for row in rows} - {""}) == 14 and found[INVERTED, "held out"][1] >= 10
 
 

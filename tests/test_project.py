@@ -249,7 +249,7 @@ def test_the_readmes_evidence_is_the_committed_tables():
 
 
 def test_the_pages_speed_is_the_measured_one():
-    found = json.loads((ROOT / "data/benchmark/page.json").read_text())
+    found = json.loads((ROOT / "data/page/speed.json").read_text())
     readme = (ROOT / "README.md").read_text("utf-8")
     assert f"On {found['cores']} cores" in readme and f"first text after {found['first_paint_ms']} ms" in readme
     assert f"there and back {found['redraws_per_second']} times a second" in readme

@@ -6,7 +6,7 @@ import torch
 
 
 def colour_accuracy(real, fake):
-    """How well the mean colour alone tells real pictures from as many fakes, (N, C, H, W) each: from about ½ to 1.
+    """How well the mean colour alone tells real pictures from as many fakes, (N, C, H, W) each: ½ is a guess.
 
     A picture is called what most of its nine nearest neighbours are, by the channels' means. Nothing is trained.
     """

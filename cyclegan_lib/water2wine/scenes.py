@@ -119,7 +119,7 @@ def render(scene, size=64):
     """Draw a scene: (picture (3, size, size) in [-1, 1], liquid mask, glass mask).
 
     The masks, (1, size, size) in [0, 1], are the share of each pixel that the liquid, or the glass with all in it,
-    covers. Outside the liquid a scene and its counterfactual are the same, bit for bit.
+    covers. Outside the liquid a scene and its counterfactual are the same, unless a part is hidden.
     """
     canvas = _Canvas(size * SUPERSAMPLING)
     glass = _Glass(canvas, scene)
