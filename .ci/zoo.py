@@ -40,10 +40,12 @@ INVERTED = "inverted colours"  # no fault makes it: some runs without an identit
 KEPT = ("real_A", "fake_B", "rec_A", "real_B", "fake_A")
 CHOSEN = range(4)  # seeds on which thresholds were chosen
 HELD_OUT = range(100, 110)
+SHOWN = {"batch norm": 2}  # the seed whose run is kept, if not 0: there the losses break the bound of notebook 07
 MORE = {
     "no identity loss": range(100, 200),  # so that ten of them are inverted
-    # On seeds 100 to 109 the bound on the losses found 7 of 10. So there is a probe, tried on fresh ones.
-    "batch norm": range(110, 120),
+    # On seeds 100 to 109 the bound on the losses found 7 of 10, so there is a probe. On seeds 110 to 119 it was found
+    # each time, but once "mode collapse" stood first. So the probe's findings were moved forward, and seeds are fresh.
+    "batch norm": range(120, 130),
     # On seeds 100 to 109 it was found each time, but "inverted colours" stood first in 7. So the order was changed.
     "hides information": range(110, 120),
 }
@@ -62,6 +64,8 @@ ELSEWHERE = {
     "photograph and sepia print": dict(dataset_name="zoo_sepia"),
     "photograph and night, 48 pixels": dict(dataset_name="zoo_night", img_height=48, img_width=48),
 }
+# Batch norm is trained with batches of one. So are these healthy runs, which stand beside it.
+CONTROL = {"batches of 1, 300 steps": dict(batch_size=1)}
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class Run:
 
     fault: str
     seed: int
-    set: str  # "chosen", "held out" or "elsewhere"
+    set: str  # "chosen", "held out", "elsewhere" or "control"
     where: str = ""
 
     @property
@@ -87,6 +91,7 @@ def plan():
     for fault in FAULTS:
         runs += [Run(fault, seed, "chosen") for seed in CHOSEN]
         runs += [Run(fault, seed, "held out") for seed in MORE.get(fault, HELD_OUT)]
+    runs += [Run("healthy", seed, "control", where) for where in CONTROL for seed in MORE["batch norm"]]
     return runs + [Run("healthy", 200 + n, "elsewhere", where) for n, where in enumerate(ELSEWHERE)]
 
 
@@ -110,7 +115,7 @@ def draw_data(data):
 def run_one(run):
     """Train one run, and leave its history, pictures, probe and scores in its folder."""
     torch.set_num_threads(1)
-    changes = {"seed": run.seed, "data_root": ROOT / "data", **ELSEWHERE.get(run.where, {})}
+    changes = {"seed": run.seed, "data_root": ROOT / "data", **(ELSEWHERE | CONTROL).get(run.where, {})}
     trainer = make_trainer(FAULTS[run.fault], [record := Record()], **changes)
     speed_up(trainer.model)
     trainer.run()
@@ -173,7 +178,7 @@ def write_results(runs, folder):
     for run, row in reversed(finished.items()):  # the first of a name stays
         if row["expected"] == INVERTED:
             keep(run, INVERTED, folder)
-        if run.seed == CHOSEN[0]:
+        if run.seed == SHOWN.get(run.fault, CHOSEN[0]):
             keep(run, run.fault, folder)
         if run.fault == "healthy" and run.seed == HELD_OUT[0]:  # for the game: beside itself a run is given away
             keep(run, f"healthy {run.seed}", folder)
@@ -193,7 +198,7 @@ def counts(rows):
 def main():
     parser = argparse.ArgumentParser(description="Train the zoo and diagnose it; goes on where it was stopped.")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side, a thread each")
-    parser.add_argument("--sets", nargs="+", default=["chosen", "held out", "elsewhere"], help="only these")
+    parser.add_argument("--sets", nargs="+", default=["chosen", "held out", "elsewhere", "control"], help="only these")
     parser.add_argument("--faults", nargs="+", help="only these")
     args = parser.parse_args()
     draw_data(ROOT / "data")

@@ -67,11 +67,15 @@ def _all_findings(history, samples, probe, gan_mode, total_steps):
             evidence = f"no pixel of the real pictures is below {low:.2f}; a tanh goes down to -1"
             yield Finding("pictures in [0, 1]", evidence)
         yield from norm_at_the_output(samples, rows)
-    if len(rows) >= MINIMUM_STEPS:
+    old_enough = len(rows) >= MINIMUM_STEPS
+    if old_enough:
         gan, cycle = weights(rows)
         if gan > 1.5 * cycle > 0.15:
             yield Finding("losses swapped", f"loss_G is {gan:.1f} × the adversarial and {cycle:.1f} × the cycle losses")
         yield from discriminators(rows, gan_mode)
+    if probe:  # before what its faults can cause
+        yield from probed(probe)
+    if old_enough:
         if samples and min(len(samples["real_A"]), len(samples["real_B"])) >= FEWEST_PICTURES:
             yield from collapsed(samples)
             yield from hidden(samples)  # where fakes do not show what comes back, their brightness says little
@@ -79,8 +83,6 @@ def _all_findings(history, samples, probe, gan_mode, total_steps):
         first, last = rows[0]["lr"], rows[-1]["lr"]
         if total_steps and rows[-1]["step"] >= total_steps and last >= 0.5 * first:
             yield Finding("decay never came", f"the last step has a learning rate of {last:g}, the first had {first:g}")
-    if probe:
-        yield from probed(probe)
 
 
 def report(findings, steps=None):
