@@ -154,7 +154,7 @@ class Judgement:
         return f"verdict: not like real {self.target} yet: {told}" if tell else f"verdict: {like}"
 
     def nearest_rows(self, count=6):
-        """The fakes that are most like a training picture, and that: {name: (N, C, H, W)}, for `plots.picture_rows`."""
+        """The fakes that are most like training pictures, and these: {name: (N, C, H, W)}, for `plots.picture_rows`."""
         real, fake, train = (self.pictures[name] for name in ("real", "fake", "train"))
         indices, distance = nearest(fake, train)
         first = distance.argsort(stable=True)[:count]

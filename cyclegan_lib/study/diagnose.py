@@ -23,7 +23,7 @@ REPAIRS = {
     "losses swapped": "look where the losses are unpacked and weighted; return them by name",
     "batch norm": "it mixes the pictures of a batch, and real with fake ones: use instance norm, as the paper does",
     "discriminator never learns": "a network stays frozen, or is not in the optimiser: the probe says which",
-    "mode collapse": "is there a cycle loss, and does its gradient reach both generators?",
+    "mode collapse": "see that there is a cycle loss, and that its gradient reaches both generators",
     "discriminators won": "give the discriminators a lower learning rate or fewer channels, or the generators more",
     "inverted colours": "add an identity loss (λ 5), or use another seed; no other loss prevents it: notebook 03",
     "hides information": "part of a picture has no place in the other domain, and the cycle asks for it: notebook 09",
