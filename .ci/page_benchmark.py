@@ -2,11 +2,11 @@
 
 import json
 import os
-import re
 import shutil
 import time
 from pathlib import Path
 
+from benchmark import machine_name
 from playwright.sync_api import sync_playwright
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -48,13 +48,6 @@ def training_speed(tab):
     return speed
 
 
-def machine():
-    """The name of the processor, where Linux tells it."""
-    told = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*:\s*(.+)", told.read_text()) if told.exists() else None
-    return found[1] if found else ""
-
-
 def main():
     names = ("chromium", "chromium-browser", "google-chrome")
     with sync_playwright() as playwright:
@@ -64,7 +57,7 @@ def main():
         tab.goto(PAGE.as_uri())
         tab.wait_for_function("document.querySelector('#live').dataset.redraws > 0")
         paint = tab.evaluate(PAINT)
-        found = {"machine": machine()}
+        found = {"machine": machine_name("cpu")}
         found |= {"megabytes": round(PAGE.stat().st_size / 1e6, 2), "first_paint_ms": round(paint)}
         found |= {"cores": os.cpu_count(), "load_before": round(os.getloadavg()[0], 1)}
         found["redraws_per_second"] = round(drag(tab, tab.locator("#live [name=brightness]")), 1)
