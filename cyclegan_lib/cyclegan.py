@@ -175,8 +175,8 @@ def resolve_device(name):
 def resolve_precision(name, device):
     """ "auto" → what the device is known to do well. It is looked up, never timed: one seed stays one result.
 
-    bf16 on GPUs from Ampere on and on CPUs with AMX or AMD's AVX-512 (an Intel Xeon without AMX is slower in bf16 than in
-    fp32: notebook 04), fp16 on older GPUs, fp32 elsewhere.
+    bf16 on GPUs from Ampere on and on CPUs with AMX or AMD's AVX-512 (an Intel Xeon without AMX is slower in bf16 than
+    in fp32: notebook 04), fp16 on older GPUs, fp32 elsewhere.
     """
     if name == "fp16" and device != "cuda":
         raise UserError(f"--precision fp16 needs a CUDA device, and this is {device}; use bf16 or fp32")
